@@ -1,0 +1,242 @@
+"""The asyncio face: supervisors, leases and mutexes whose calls are awaited. Decides nothing about locks itself."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Self, TypeVar, overload
+
+from redlock_cluster.core.leases import LeaseRecord, LeaseState
+from redlock_cluster.core.names import Resource
+from redlock_cluster.core.timing import Seconds
+from redlock_cluster.engine.cluster import Cluster, Source
+from redlock_cluster.engine.supervisor import Status
+from redlock_cluster.engine.waiting import RETRY, Wait
+from redlock_cluster.errors import Contended, QuorumUnavailable, RedlockError
+from redlock_cluster.handles import HeldLease, LockHandle, Lost, Refused, complain, known, lost, mutex_wait, refused
+from redlock_cluster.results import Ok
+
+__all__ = ["AsyncLease", "AsyncMutex", "AsyncSupervisor"]
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+
+class AsyncLease(HeldLease):
+    """A lock that was acquired. Made by supervisors and mutexes, for one event loop.
+
+    It is `valid` until its time has run out by this machine's clock, or it was released or found to be lost.
+    """
+
+    __slots__ = ()
+
+    async def extend(self, ttl: Seconds | None = None) -> None:
+        """Gives the lease a new ttl from now; left out, the one it has.
+
+        Raises LeaseLost when it is over, NotHeld when it was released, QuorumUnavailable when too few servers
+        answered (it then stays valid as long as it was), ValueError or TypeError for a ttl that can't be.
+        """
+        outcome = await self._engine.extend(self._record.resource, self._record, self.ttl if ttl is None else ttl)
+        if isinstance(outcome, RedlockError):
+            raise outcome
+
+    async def release(self) -> None:
+        """Gives the lock back.
+
+        Raises LeaseLost when it was over before, NotHeld when it was released before, QuorumUnavailable when too few
+        servers answered to know (those that are away are told when they return).
+        """
+        error = await self._engine.release(self._record.resource, self._record)
+        if error is not None:
+            raise error
+
+
+class AsyncMutex(LockHandle[AsyncLease]):
+    """A lock to be: `async with` acquires and releases it. One handle for each use; makers are supervisors."""
+
+    def __init__(self, supervisor: AsyncSupervisor, resource: Resource, ttl: Seconds, wait: Wait) -> None:
+        super().__init__(resource, ttl, wait)
+        self._supervisor = supervisor
+
+    async def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:
+        """Acquires as `threading.Lock` does: false when somebody else kept it all the time.
+
+        timeout: seconds; -1 for ever; None what the handle was made with. Not blocking: one attempt.
+
+        Raises QuorumUnavailable for an outage, RuntimeError when this handle holds already.
+        """
+        try:
+            await self._acquire(mutex_wait(self._wait, blocking, timeout))
+        except Contended:
+            return False
+        return True
+
+    async def _acquire(self, wait: Wait) -> AsyncLease:
+        self._begin()
+        try:
+            outcome = await self._supervisor._acquire(self._resource, self._ttl, wait)
+            if isinstance(outcome, RedlockError):
+                raise outcome
+            self.lease = outcome
+            return outcome
+        finally:
+            self._acquiring = False
+
+    async def extend(self, ttl: Seconds | None = None) -> None:
+        """Gives the lease a new ttl from now; left out, the one it has. Raises as `AsyncLease.extend`."""
+        await self._held().extend(ttl)
+
+    async def release(self) -> None:
+        """Gives the lock back. Raises as `AsyncLease.release`, NotHeld when nothing was acquired."""
+        await self._held().release()
+
+    async def __aenter__(self) -> AsyncLease:
+        """Acquires. Raises Contended or QuorumUnavailable when that fails."""
+        return await self._acquire(self._wait)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Releases, unless the body did. Raises LeaseLost when the lease had run out, or logs it if the body raised."""
+        lease = self._held()
+        if lease.state is LeaseState.RELEASED:
+            return
+        try:
+            await lease.release()
+        except RedlockError as problem:
+            complain(problem, error)
+
+
+class AsyncSupervisor:
+    """Locks over the groups of an options file, for one event loop.
+
+    options: path of a YAML file, or a mapping of the same shape. Raises OptionsError with every problem in it.
+
+    Started by `async with`, by `start`, or by the first call. Reconnects lost servers for ever; a server that is down
+    is an absent vote, never an exception.
+    """
+
+    def __init__(self, options: Source) -> None:
+        self._own = Cluster(options)
+        self._deployment = self._own.options.default
+
+    @property
+    def _cluster(self) -> Cluster:
+        return self._own
+
+    @property
+    def _name(self) -> str | None:
+        return self._deployment
+
+    async def start(self) -> Self:
+        """Connects; returns when each server has connected or failed once, at most `connect_timeout`."""
+        await self._cluster.start()
+        return self
+
+    async def close(self) -> None:
+        """Closes every connection once what was sent is answered. Leases still held stay until their ttl."""
+        await self._cluster.close()
+
+    async def __aenter__(self) -> Self:
+        return await self.start()
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def deployment(self, name: str) -> AsyncSupervisor:
+        """The locks of another deployment of the same options. Raises OptionsError when there is none of that name."""
+        self._cluster.require(name)
+        other = AsyncSupervisor.__new__(AsyncSupervisor)
+        other._own, other._deployment = self._cluster, name
+        return other
+
+    async def _acquire(self, resource: Resource, ttl: Seconds, wait: Wait) -> AsyncLease | RedlockError:
+        engine = self._cluster.ready(self._name) or await self._cluster.engine(self._name)
+        outcome = await engine.acquire(resource, ttl, wait)
+        return AsyncLease(engine, outcome) if isinstance(outcome, LeaseRecord) else outcome
+
+    async def lock(self, resource: Resource, ttl: Seconds, *, wait: Wait = RETRY) -> Ok[AsyncLease] | Refused:
+        """Acquires an exclusive lock on a resource.
+
+        resource: what to lock, str or bytes, 1 byte to 64 KiB
+        ttl: seconds until servers forget the lock by themselves
+        wait: RETRY the options' retry policy; 0 one attempt; seconds; None for ever
+
+        Returns Ok(lease), Err("lock_failure") when somebody else holds it, or Err("unavailable") when too many
+        servers did not vote; the last attempt decides which. Raises ValueError or TypeError for misuse, ClosedError.
+        """
+        outcome = await self._acquire(resource, ttl, wait)
+        return Ok(outcome) if isinstance(outcome, AsyncLease) else refused(outcome)
+
+    async def unlock(self, resource: Resource, lease: AsyncLease | str) -> Ok[None] | Lost:
+        """Releases a lock by its lease, or by its token alone.
+
+        Returns Ok(None), Err("not_held") when it is no longer held, or Err("unavailable") when too few servers
+        answered to know. Raises ValueError for a lease on another resource.
+        """
+        engine = await self._cluster.engine(self._name)
+        error = await engine.release(resource, known(engine, lease))
+        return Ok(None) if error is None else lost(error)
+
+    async def extend(self, resource: Resource, lease: AsyncLease | str, ttl: Seconds) -> Ok[AsyncLease] | Lost:
+        """Gives a lock a new ttl (seconds from now) by its lease, or by its token alone.
+
+        Returns Ok(lease), Err("not_held") when it is no longer held, or Err("unavailable") when too few servers
+        answered: the lease then stays valid as long as it was.
+        """
+        engine = await self._cluster.engine(self._name)
+        outcome = await engine.extend(resource, known(engine, lease), ttl)
+        if isinstance(outcome, RedlockError):
+            return lost(outcome)
+        if isinstance(lease, AsyncLease) and lease._record is outcome:
+            return Ok(lease)
+        return Ok(AsyncLease(engine, outcome))
+
+    @overload
+    async def transaction(
+        self, resource: Resource, ttl: Seconds, fn: Callable[[], Awaitable[T]], *, wait: Wait = RETRY
+    ) -> T | Refused: ...
+    @overload
+    async def transaction(
+        self, resource: Resource, ttl: Seconds, fn: Callable[[], T], *, wait: Wait = RETRY
+    ) -> T | Refused: ...
+    async def transaction(
+        self, resource: Resource, ttl: Seconds, fn: Callable[[], T | Awaitable[T]], *, wait: Wait = RETRY
+    ) -> T | Refused:
+        """Runs a function, plain or async, under a lock, and unlocks whatever it does.
+
+        Returns what it returns, or the Err of `lock` without having called it. What it raises passes through. A lease
+        that ran out meanwhile is logged as a warning.
+        """
+        lease = await self._acquire(resource, ttl, wait)
+        if isinstance(lease, RedlockError):
+            return refused(lease)
+        try:
+            result = fn()
+            return await result if inspect.isawaitable(result) else result
+        finally:
+            if (error := await lease._engine.release(resource, lease._record)) is not None:
+                _log.warning("%s", error)
+
+    def mutex(self, resource: Resource, ttl: Seconds, *, wait: Wait = RETRY) -> AsyncMutex:
+        """A handle for `async with`; arguments as for `lock`."""
+        return AsyncMutex(self, resource, ttl, wait)
+
+    async def is_locked(self, resource: Resource) -> bool:
+        """Whether anybody holds the resource, on a quorum of servers. Raises QuorumUnavailable if too few answer."""
+        engine = await self._cluster.engine(self._name)
+        answer = await engine.is_locked(resource)
+        if isinstance(answer, QuorumUnavailable):
+            raise answer
+        return answer
+
+    def group_for(self, resource: Resource) -> str:
+        """The name of the group that votes on a resource."""
+        return self._cluster.group_for(self._name, resource)
+
+    def status(self) -> Status:
+        """An immutable snapshot: clusters, groups, servers with state, version, latency, errors, reconnects."""
+        return self._cluster.status()

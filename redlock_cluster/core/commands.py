@@ -1,0 +1,126 @@
+"""What is sent to a server for a lock, in the words that this server understands.
+
+Releasing and extending compare the token and act in one command: natively where the server can (`DELIFEQ` in
+Valkey >= 9.0, `DELEX` in Redis >= 8.4, `SET … IFEQ` in both newer lines), else by script.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+from hiredis import pack_command
+
+from redlock_cluster.core.votes import Token
+from redlock_cluster.lua import EXTEND, RELEASE, Script
+
+__all__ = ["SCRIPTED", "Dialect", "ErrorReply", "describe", "dialect_of", "evaluate", "probes"]
+
+
+class ErrorReply(Exception):
+    """An error that a server answered: a value among other replies, never raised by the engine itself."""
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__(text)
+        self.text = text
+
+    @property
+    def code(self) -> str:
+        """The error's first word: `ERR`, `WRONGTYPE`, `NOSCRIPT`, …."""
+        return self.text.partition(" ")[0]
+
+    @property
+    def wrong_type(self) -> bool:
+        """The key holds something that is not a string: somebody's read locks, never our token."""
+        return self.code == "WRONGTYPE"
+
+
+def describe(reply: object) -> str:
+    """A reply's kind, for messages; its content may be a token and stays out."""
+    return type(reply).__name__
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """The forms of the lock commands that one server understands.
+
+    names_holder: `SET … NX GET` works (Redis >= 7.0), so a refusal names the holder
+    native_extend: `SET … IFEQ` works
+    native_release: the command that deletes a key if it holds a value, if there is one
+    """
+
+    names_holder: bool
+    native_extend: bool
+    native_release: Literal["DELIFEQ", "DELEX"] | None
+
+    def acquire(self, key: bytes, token: Token, ttl_ms: int) -> bytes:
+        """`SET key token NX [GET] PX ttl`, packed."""
+        if self.names_holder:
+            return pack_command((b"SET", key, token, b"NX", b"GET", b"PX", ttl_ms))
+        return pack_command((b"SET", key, token, b"NX", b"PX", ttl_ms))
+
+    def release(self, key: bytes, token: Token) -> bytes:
+        """Deletes the key if it holds the token, packed; answers 1 or 0."""
+        if self.native_release == "DELIFEQ":
+            return pack_command((b"DELIFEQ", key, token))
+        if self.native_release == "DELEX":
+            return pack_command((b"DELEX", key, b"IFEQ", token))
+        return _by_digest(RELEASE, key, token)
+
+    def extend(self, key: bytes, token: Token, ttl_ms: int) -> bytes:
+        """Resets the ttl if the key holds the token, packed; answers OK or nil, by script 1 or 0."""
+        if self.native_extend:
+            return pack_command((b"SET", key, token, b"IFEQ", token, b"PX", ttl_ms))
+        return _by_digest(EXTEND, key, token, ttl_ms)
+
+
+SCRIPTED = Dialect(names_holder=False, native_extend=False, native_release=None)
+"""Works everywhere; used where only a token string is at hand, because the scripts test the key's type."""
+
+
+def _by_digest(script: Script, key: bytes, *arguments: bytes | int) -> bytes:
+    return pack_command((b"EVALSHA", _digest(script), 1, key, *arguments))
+
+
+def evaluate(script: Script, key: bytes, *arguments: bytes | int) -> bytes:
+    """The script in full, for a server that answered NOSCRIPT; packed."""
+    return pack_command((b"EVAL", script.source, 1, key, *arguments))
+
+
+@cache
+def _digest(script: Script) -> bytes:
+    return script.sha
+
+
+def probes(key: str) -> tuple[tuple[str | int, ...], ...]:
+    """Commands whose replies tell `dialect_of` what a server understands; they never write.
+
+    A ttl of 0 is refused only after the options were understood, so `SET` is probed without setting anything.
+    """
+    return (
+        ("SET", key, "", "NX", "GET", "PX", 0),
+        ("SET", key, "", "IFEQ", "", "PX", 0),
+        ("DELIFEQ", key, ""),
+        ("DELEX", key, "IFEQ", ""),
+    )
+
+
+def dialect_of(names_holder: object, set_ifeq: object, delifeq: object, delex: object) -> Dialect:
+    """The dialect that the replies to `probes` tell of."""
+    release: Literal["DELIFEQ", "DELEX"] | None = None
+    if type(delifeq) is int:
+        release = "DELIFEQ"
+    elif type(delex) is int:
+        release = "DELEX"
+    return _dialect(_refuses_ttl(names_holder), _refuses_ttl(set_ifeq), release)
+
+
+def _refuses_ttl(reply: object) -> bool:
+    return isinstance(reply, ErrorReply) and "invalid expire" in reply.text
+
+
+@cache
+def _dialect(names_holder: bool, native_extend: bool, release: Literal["DELIFEQ", "DELEX"] | None) -> Dialect:
+    """One object for each dialect, so that a round packs a command once for all servers that share it."""
+    return Dialect(names_holder, native_extend, release)

@@ -1,0 +1,87 @@
+"""How long things last: the ttl, the drift margin, the validity, the intervals between attempts.
+
+Source: redis.io, "Distributed Locks with Redis"; validity = ttl - elapsed - drift. Durations are seconds in the API
+and in every function here, except where a name ends in `_ms`: the wire counts whole milliseconds.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import timedelta
+
+__all__ = ["MAX_TTL_MS", "Interval", "Seconds", "Timing", "seconds"]
+
+Seconds = float | timedelta
+
+MAX_TTL_MS = 100 * 366 * 24 * 3600 * 1000  # a century; servers refuse what overflows their clock
+_GRAIN = 0.002  # servers expire keys with a grain of 1 ms, and clocks read with another
+
+
+def seconds(value: Seconds, name: str) -> float:
+    """A duration argument as float seconds; may be zero, negative or infinite.
+
+    Raises TypeError for what is not a number or timedelta, ValueError for a bool or NaN.
+    """
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, bool):
+        raise ValueError(f"{name} is a number of seconds or a timedelta, not a bool")
+    if not isinstance(value, (int, float)):
+        raise TypeError(f"{name} is a number of seconds or a timedelta, not {type(value).__name__}")
+    if math.isnan(value):
+        raise ValueError(f"{name} is not a number")
+    return float(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """Waiting times that grow: random in [d/2, d], d = min(max, base * 2^n), so that contenders spread out.
+
+    base, maximum: seconds, 0 < base <= maximum
+    """
+
+    base: float
+    maximum: float
+
+    def after(self, failures: int, fraction: float) -> float:
+        """Seconds to wait after a number of failures (0 for the first); fraction: random, in [0, 1)."""
+        longest = min(self.maximum, self.base * 2.0 ** min(failures, 64))
+        return longest * (0.5 + fraction / 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """The times of one deployment's rounds.
+
+    drift_factor: share of the ttl that clocks may drift apart, in [0, 1)
+    server_timeout: seconds that a round waits for a vote
+    """
+
+    drift_factor: float
+    server_timeout: float
+
+    def ttl_ms(self, ttl: Seconds) -> int:
+        """The ttl in whole milliseconds, as it is sent.
+
+        Raises TypeError for what is no duration and ValueError for one that is no number, below 1 ms, over a
+        century, or so short that the drift margin leaves no validity.
+        """
+        ttl = seconds(ttl, "ttl")
+        if not 0.001 <= ttl <= MAX_TTL_MS / 1000:
+            raise ValueError(f"ttl must be between 1 ms and a century, not {ttl:g} s")
+        ttl_ms = round(ttl * 1000)
+        if self.validity(ttl_ms) <= 0:
+            raise ValueError(
+                f"a ttl of {ttl:g} s leaves no validity: drift takes {ttl_ms / 1000 - self.validity(ttl_ms):g} s"
+            )
+        return ttl_ms
+
+    def validity(self, ttl_ms: int) -> float:
+        """Seconds that a lease may be believed, counted from before its round's first byte was sent."""
+        ttl = ttl_ms / 1000
+        return ttl - ttl * self.drift_factor - _GRAIN
+
+    def patience(self, ttl_ms: int) -> float:
+        """Seconds that a round waits for votes: the server timeout, at most half the ttl."""
+        return min(self.server_timeout, ttl_ms / 2000)

@@ -1,0 +1,141 @@
+"""The process-wide default supervisors: `Redlock` for threads, `AsyncRedlock` for event loops.
+
+Both take their options from `start`, or at first use from the file that the environment variable `REDLOCK_OPTIONS`
+names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Final, Self
+
+from redlock_cluster.aio import AsyncSupervisor
+from redlock_cluster.engine.cluster import Cluster, Source
+from redlock_cluster.errors import OptionsError
+from redlock_cluster.options import Options
+from redlock_cluster.options_file import load_options
+from redlock_cluster.portal import process_lock
+from redlock_cluster.sync import Home, Supervisor
+
+__all__ = ["AsyncDefaultSupervisor", "AsyncRedlock", "DefaultSupervisor", "Redlock"]
+
+VARIABLE: Final = "REDLOCK_OPTIONS"
+
+
+class _Shared:
+    """The options that both defaults use, and which of them are in use."""
+
+    options: Options | None = None
+    users: set[object] = set()  # noqa: RUF012  process-wide on purpose
+
+    @classmethod
+    def take(cls, user: object, source: Source | None) -> Options:
+        """The options, from the source or the environment if there are none yet. Raises OptionsError."""
+        given = None if source is None else load_options(source)
+        if cls.options is None:
+            cls.options = given or _from_environment()
+        elif given is not None and given != cls.options:
+            if cls.users - {user} or user in cls.users:
+                raise OptionsError([("", "started before with other options; close it first")])
+            cls.options = given
+        cls.users.add(user)
+        return cls.options
+
+    @classmethod
+    def drop(cls, user: object) -> None:
+        """One of the defaults was closed."""
+        cls.users.discard(user)
+        if not cls.users:
+            cls.options = None
+
+
+def _from_environment() -> Options:
+    path = os.environ.get(VARIABLE)
+    if not path:
+        raise OptionsError([("", f"no options: call start(path), or set {VARIABLE} to the path of an options file")])
+    return load_options(path)
+
+
+class DefaultSupervisor(Supervisor):
+    """The process's own supervisor, `Redlock`: as `Supervisor`, with options from `start` or the environment."""
+
+    def __init__(self) -> None:
+        self._own = self._deployment = None
+
+    @property
+    def _home(self) -> Home:
+        home = self._own
+        if home is None:
+            with process_lock():
+                home = self._own = self._own or Home(_Shared.take(self, None))
+        return home
+
+    def start(self, options: Source | None = None) -> Self:
+        """Connects; returns when each server has connected or failed once, at most `connect_timeout`.
+
+        options: path or mapping; None for the file that REDLOCK_OPTIONS names
+
+        Raises OptionsError for wrong options, or when it runs with other ones.
+        """
+        with process_lock():
+            taken = _Shared.take(self, options)
+            if self._own is None or self._own.options != taken:
+                self._own = Home(taken)
+        return super().start()
+
+    def close(self) -> None:
+        """Closes every connection; `start` may then be called with any options."""
+        if self._own is not None:
+            super().close()
+            _Shared.drop(self)
+
+
+class AsyncDefaultSupervisor(AsyncSupervisor):
+    """The asyncio default, `AsyncRedlock`: one set of connections for each running loop, made when first used there.
+
+    Those of a loop that was closed are dropped, so repeated `asyncio.run` and a loop for each test work.
+    """
+
+    def __init__(self) -> None:
+        self._clusters: dict[asyncio.AbstractEventLoop | None, Cluster] = {}
+
+    @property
+    def _cluster(self) -> Cluster:
+        loop = asyncio._get_running_loop()
+        cluster = self._clusters.get(loop)
+        if cluster is None or cluster.inherited:
+            for old in [old for old in self._clusters if old is not None and old.is_closed()]:
+                del self._clusters[old]
+            cluster = self._clusters[loop] = Cluster(_Shared.take(self, None))
+        return cluster
+
+    @property
+    def _name(self) -> str | None:
+        return self._cluster.options.default
+
+    async def start(self, options: Source | None = None) -> Self:
+        """Connects in the running loop; returns when each server has connected or failed once.
+
+        options: path or mapping; None for the file that REDLOCK_OPTIONS names
+
+        Raises OptionsError for wrong options, or when it runs with other ones.
+        """
+        _Shared.take(self, options)
+        return await super().start()
+
+    async def close(self) -> None:
+        """Closes the running loop's connections; `start` may then be called with any options."""
+        cluster = self._clusters.pop(asyncio.get_running_loop(), None)
+        if cluster is not None:
+            await cluster.close()
+        if not any(loop is not None and not loop.is_closed() for loop in self._clusters):
+            self._clusters.clear()
+            _Shared.drop(self)
+
+
+Redlock: Final = DefaultSupervisor()
+"""The process-wide default supervisor for synchronous code."""
+
+AsyncRedlock: Final = AsyncDefaultSupervisor()
+"""The process-wide default supervisor for asyncio code."""

@@ -1,0 +1,186 @@
+"""Releasing and extending on the wire: every server that may hold a token compares it and acts.
+
+What a release could not be sent for, or whose reply was lost, is owed to that server (`engine.link`): a lease of which
+the caller let go must not stay behind on a server that was away.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING
+
+from redlock_cluster.core.commands import SCRIPTED, Dialect, ErrorReply, evaluate
+from redlock_cluster.core.leases import LeaseRecord, LeaseState
+from redlock_cluster.core.rounds import CompareRound
+from redlock_cluster.core.votes import Token
+from redlock_cluster.engine.connection import Connection
+from redlock_cluster.engine.link import Debt
+from redlock_cluster.engine.rounds import LOST_REPLY, Round
+from redlock_cluster.lua import EXTEND, RELEASE
+
+if TYPE_CHECKING:
+    from redlock_cluster.engine.group import Group
+
+__all__ = ["Extension", "Release", "give_back"]
+
+
+class _Comparison(Round[CompareRound]):
+    """A round of comparisons. With no record (a bare token string) scripts are sent, which test the key's type."""
+
+    __slots__ = ("key", "record", "token")
+
+    def __init__(self, group: Group, key: bytes, token: Token, patience: float, record: LeaseRecord | None) -> None:
+        super().__init__(group, key, CompareRound(group.size), patience)
+        self.key, self.token, self.record = key, token, record
+
+    @abstractmethod
+    def _command(self, dialect: Dialect) -> bytes:
+        """The packed command in a server's dialect."""
+
+    @abstractmethod
+    def _script(self) -> bytes:
+        """The command as a script in full."""
+
+    @abstractmethod
+    def _finish(self) -> None:
+        """The round was decided."""
+
+    def _ask(self, mask: int) -> None:
+        """Sends the command to the servers in the mask, all in this turn of the loop; the others have voted."""
+        dialect: Dialect | None = None
+        command = b""
+        for link in self.lane:
+            if not mask >> link.index & 1:
+                continue
+            connection = link.connection
+            if connection is None or connection.full:
+                self._miss(link.index, link.absence())
+                continue
+            spoken = SCRIPTED if self.record is None else connection.dialect
+            if spoken is not dialect:
+                dialect = spoken
+                command = self._command(dialect)
+            connection.send(command, self)
+        self._progress()
+        self._await_votes()
+
+    def reply(self, connection: Connection, value: object) -> None:
+        """Counts a vote; NOSCRIPT is answered with the script in full."""
+        if isinstance(value, ErrorReply) and value.code == "NOSCRIPT":
+            connection.send(self._script(), self)
+        elif self._count(connection.index, value):
+            self._progress()
+
+    def _count(self, index: int, value: object) -> bool:
+        return self.votes.count(index, value)
+
+    def _progress(self) -> None:
+        if self.votes.outcome is not None and not self.decided:
+            self._finish()
+            self._decide()
+
+
+class Release(_Comparison):
+    """Deletes the key wherever it holds the token."""
+
+    __slots__ = ()
+
+    def begin(self) -> Release:
+        """Sends the round. A lease's round asks only where the token may be."""
+        record = self.record
+        if record is None:
+            self._ask(-1)
+            return self
+        for link in self.lane:
+            bit = 1 << link.index
+            if record.deleted & bit:
+                self.votes.count(link.index, 1)
+            elif not record.sent & bit:
+                self.votes.count(link.index, 0)
+        self._ask(record.sent & ~record.deleted)
+        return self
+
+    def _command(self, dialect: Dialect) -> bytes:
+        return dialect.release(self.key, self.token)
+
+    def _script(self) -> bytes:
+        return evaluate(RELEASE, self.key, self.token)
+
+    def _count(self, index: int, value: object) -> bool:
+        record, bit = self.record, 1 << index
+        if record is None:
+            return self.votes.count(index, value)
+        if value == 1:
+            record.deleted |= bit
+        elif value == 0 and record.deleted & bit:
+            value = 1  # an earlier round of this lease did it
+        elif isinstance(value, ErrorReply) and not value.wrong_type:
+            self._owe(record, index)
+        return self.votes.count(index, value, bool(record.doubtful & bit))
+
+    def _miss(self, index: int, why: str) -> bool:
+        record = self.record
+        if record is not None:
+            if why is LOST_REPLY:
+                record.doubtful |= 1 << index
+            self._owe(record, index)
+        return self.votes.miss(index, why)
+
+    def _owe(self, record: LeaseRecord, index: int) -> None:
+        link = self.lane[index]
+        answered = not record.unanswered() >> index & 1
+        link.owe(Debt(link, self.key, self.token, record.longest_ms, answered))
+
+    def _finish(self) -> None:
+        if self.record is not None and self.votes.outcome is not None:
+            self.record.released(self.votes.outcome)
+
+
+class Extension(_Comparison):
+    """Resets the ttl wherever the key holds the token; rounds on one lease never overlap."""
+
+    __slots__ = ("ttl_ms", "valid_until")
+
+    def __init__(self, group: Group, key: bytes, token: Token, ttl_ms: int, record: LeaseRecord | None) -> None:
+        super().__init__(group, key, token, group.timing.patience(ttl_ms), record)
+        self.ttl_ms = ttl_ms
+        self.valid_until = self.started + group.timing.validity(ttl_ms)
+
+    def begin(self) -> bool:
+        """Sends the round, if the lease may still be extended."""
+        record = self.record
+        if record is None:
+            self._ask(-1)
+            return True
+        if not record.begin_extension(self.started, self.valid_until, self.ttl_ms):
+            return False
+        self.group.extensions[self.token] = self
+        for link in self.lane:
+            if not record.sent >> link.index & 1:
+                self.votes.count(link.index, 0)
+        self._ask(record.sent)
+        return True
+
+    def _command(self, dialect: Dialect) -> bytes:
+        return dialect.extend(self.key, self.token, self.ttl_ms)
+
+    def _script(self) -> bytes:
+        return evaluate(EXTEND, self.key, self.token, self.ttl_ms)
+
+    def _finish(self) -> None:
+        if self.record is not None:
+            del self.group.extensions[self.token]
+            now = self.group.clock()
+            self.record.extended(self.votes, now, self.valid_until, self.ttl_ms)
+            if self.record.state(now) is LeaseState.LOST:
+                give_back(self.group, self.record)
+
+
+def give_back(group: Group, record: LeaseRecord) -> None:
+    """Takes a lost lease's token from every server that may hold it, once; nobody waits for the outcome."""
+    unanswered = record.unanswered()
+    sent, record.sent = record.sent & ~record.deleted, 0
+    for link in group.lane(record.key):
+        if sent >> link.index & 1:
+            answered = not unanswered >> link.index & 1
+            link.release(Debt(link, record.key, record.token, record.longest_ms, answered))

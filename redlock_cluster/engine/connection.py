@@ -1,0 +1,195 @@
+"""One pipelined connection to one server.
+
+Everything queued on any connection in one turn of the loop leaves in one write a connection, and replies are matched
+to commands first in, first out. A command's `Sink` hears exactly once: its reply, or that the connection was lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol, cast
+
+from hiredis import ProtocolError, PushNotification, Reader, pack_command
+
+from redlock_cluster.core.commands import SCRIPTED, Dialect, ErrorReply
+
+__all__ = ["MAX_UNANSWERED", "Connection", "ConnectionFailed", "Outbox", "Sink"]
+
+MAX_UNANSWERED = 1 << 18
+"""Commands that may wait for one connection's replies; beyond that its server's vote is ABSENT at once."""
+
+_MISSING = object()
+
+
+class ConnectionFailed(OSError):
+    """A connection could not be made or was given up; says why."""
+
+
+class Sink(Protocol):
+    """Who waits for a command's reply."""
+
+    def reply(self, connection: Connection, value: object) -> None:
+        """The server answered; an error is an `ErrorReply`. Must not raise."""
+
+    def lost(self, connection: Connection) -> None:
+        """The connection broke before the reply: the command may have run, may still run, or never will."""
+
+
+class Outbox:
+    """Collects what all connections have to send and writes it at the end of the loop's turn."""
+
+    __slots__ = ("_loop", "_waiting")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._waiting: list[Connection] = []
+
+    def add(self, connection: Connection) -> None:
+        """This connection has something to send."""
+        if not self._waiting:
+            self._loop.call_soon(self._flush)
+        self._waiting.append(connection)
+
+    def _flush(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for connection in waiting:
+            connection.flush()
+
+
+class Connection(asyncio.Protocol):
+    """A transport, a parser, and the queue of those who wait for replies.
+
+    index: the server's place in its group; dialect: what it understands (set by the greeting)
+    on_lost: called once when the connection is gone, before those in line hear of it
+    silent: a full server timeout has passed since something was asked, without an answer
+    heard: how many times data has arrived
+    """
+
+    __slots__ = (
+        "_buffer",
+        "_on_lost",
+        "_outbox",
+        "_reader",
+        "_transport",
+        "alive",
+        "client_id",
+        "dialect",
+        "heard",
+        "index",
+        "pending",
+        "reason",
+        "silent",
+    )
+
+    def __init__(self, outbox: Outbox, index: int, on_lost: Callable[[Connection], None]) -> None:
+        self._outbox = outbox
+        self._on_lost = on_lost
+        self._transport: asyncio.Transport | None = None
+        self._buffer: list[bytes] = []
+        self._reader = Reader(notEnoughData=_MISSING, replyError=ErrorReply)
+        self.index = index
+        self.pending: deque[Sink] = deque()
+        self.dialect: Dialect = SCRIPTED
+        self.client_id: int | None = None
+        self.alive = self.silent = False
+        self.heard = 0
+        self.reason = "the server closed the connection"
+
+    @property
+    def full(self) -> bool:
+        """Too many commands wait for replies to add another."""
+        return len(self.pending) >= MAX_UNANSWERED
+
+    def send(self, command: bytes, sink: Sink) -> None:
+        """Queues a packed command. Only on a connection that is alive."""
+        if not self._buffer:
+            self._outbox.add(self)
+        self._buffer.append(command)
+        self.pending.append(sink)
+
+    def request(self, *words: str | bytes | int) -> asyncio.Future[object]:
+        """Queues a command off the hot path; the future holds its reply or raises ConnectionFailed."""
+        answer = _Answer(asyncio.get_running_loop().create_future())
+        if self.alive:
+            self.send(pack_command(words), answer)
+        else:
+            answer.lost(self)
+        return answer.future
+
+    def flush(self) -> None:
+        """Writes what is queued."""
+        if self.alive and self._transport is not None:
+            self._transport.write(b"".join(self._buffer))
+        self._buffer.clear()
+
+    def finish(self) -> None:
+        """Ends the connection in good order: what is queued is still sent, replies are no longer awaited."""
+        if self.alive and self._transport is not None:
+            self.flush()
+            self._transport.close()
+            self.reason = "closed"
+            self.connection_lost(None)
+
+    def abort(self, reason: str) -> None:
+        """Breaks the connection at once; what was not answered is lost."""
+        if self.alive:
+            self.reason = reason
+            if self._transport is not None:
+                self._transport.abort()
+            self.connection_lost(None)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the loop: the connection stands."""
+        self._transport = cast(asyncio.Transport, transport)  # uvloop has classes of its own
+        self.alive = True
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the loop: hands each whole reply to the next in line."""
+        self.heard += 1
+        self.silent = False
+        pending = self.pending
+        next_reply = self._reader.gets
+        try:
+            self._reader.feed(data)
+            while self.alive and (reply := next_reply()) is not _MISSING:
+                if reply.__class__ is PushNotification:
+                    continue
+                if not pending:
+                    self.abort("the server sent a reply that nobody had asked for")
+                    return
+                pending.popleft().reply(self, reply)
+        except ProtocolError:
+            self.abort("what answers there does not speak the Redis protocol")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the loop: the connection is gone; everyone in line hears of it."""
+        if not self.alive:
+            return
+        self.alive = False
+        if exc is not None:
+            self.reason = f"connection broken: {exc}"
+        self._buffer.clear()
+        self._on_lost(self)
+        pending, self.pending = self.pending, deque()
+        for sink in pending:
+            sink.lost(self)
+
+
+class _Answer:
+    """A sink that is a future."""
+
+    __slots__ = ("future",)
+
+    def __init__(self, future: asyncio.Future[object]) -> None:
+        self.future = future
+
+    def reply(self, connection: Connection, value: object) -> None:
+        if not self.future.done():
+            self.future.set_result(value)
+
+    def lost(self, connection: Connection) -> None:
+        if not self.future.done():
+            self.future.set_exception(ConnectionFailed(connection.reason))
+            self.future.exception()  # several may be in line, and whoever asked awaits only the first to fail

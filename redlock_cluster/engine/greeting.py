@@ -1,0 +1,122 @@
+"""What is said on a new connection before anything else: who we are, who answers, what it understands."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+
+from redlock_cluster.core.commands import Dialect, ErrorReply, dialect_of, probes
+from redlock_cluster.engine.connection import Connection, ConnectionFailed
+from redlock_cluster.lua import SCRIPTS
+from redlock_cluster.options import ServerOptions
+
+__all__ = ["Greeting", "greet"]
+
+_NOT_YET = frozenset({"LOADING", "BUSY", "MASTERDOWN", "NOAUTH"})
+_TELLING = frozenset({"WRONGPASS", "NOAUTH", "NOPERM", "LOADING", "DENIED"})
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """What a server told of itself.
+
+    run_id: names this run of the server process, "" where it would not tell; client_id: our connection's number there
+    version: such as `valkey 9.1.2`, "" where it would not tell
+    """
+
+    run_id: str
+    client_id: int | None
+    version: str
+    dialect: Dialect
+
+
+async def greet(connection: Connection, server: ServerOptions, key_prefix: str) -> Greeting:
+    """Authenticates, selects the database and asks a server who it is and which lock commands it understands.
+
+    Raises ConnectionFailed when the server refuses, is no Redis-protocol server, or can't vote now (loading, replica).
+    """
+    await _hello(connection, server)
+    if server.database:
+        selected = await connection.request("SELECT", server.database)
+        if isinstance(selected, ErrorReply):
+            raise ConnectionFailed(f"SELECT {server.database}: {selected.text}")
+    for name, value in (("LIB-NAME", "redlock-cluster"), ("LIB-VER", _own_version())):
+        connection.request("CLIENT", "SETINFO", name, value)
+    client_id = connection.request("CLIENT", "ID")
+    about = [connection.request("INFO", section) for section in ("server", "replication")]
+    probed = [connection.request(*words) for words in probes(f"{key_prefix}probe")]
+    for script in SCRIPTS:
+        connection.request("SCRIPT", "LOAD", script.source)
+    replies = await asyncio.gather(*probed)
+    for reply in replies:
+        if isinstance(reply, ErrorReply) and reply.code in _NOT_YET:
+            raise ConnectionFailed(reply.text)
+    facts = _facts(await about[0]) | _facts(await about[1])
+    _require_master(facts)
+    number = await client_id
+    return Greeting(
+        run_id=facts.get("run_id", ""),
+        client_id=number if type(number) is int else None,
+        version=_version_in(facts),
+        dialect=dialect_of(*replies),
+    )
+
+
+async def _hello(connection: Connection, server: ServerOptions) -> None:
+    """`HELLO 3`; servers that don't know it (before Redis 6) get `AUTH` and stay with RESP2."""
+    password = server.password.get_secret_value() if server.password is not None else None
+    credentials = () if password is None else (server.username or "default", password)
+    reply = await connection.request("HELLO", 3, *(("AUTH", *credentials) if credentials else ()))
+    if not isinstance(reply, ErrorReply):
+        if not isinstance(reply, (dict, list)):
+            raise ConnectionFailed("what answers there is not a Redis-protocol server")
+        return
+    if reply.code in _TELLING:
+        raise ConnectionFailed(_authentication(reply, password))
+    if password is not None:
+        words = credentials if server.username else credentials[1:]
+        reply = await connection.request("AUTH", *words)
+        if isinstance(reply, ErrorReply):
+            raise ConnectionFailed(_authentication(reply, password))
+    reply = await connection.request("PING")
+    if reply != b"PONG":
+        text = _authentication(reply, password) if isinstance(reply, ErrorReply) else "no answer to PING"
+        raise ConnectionFailed(f"what answers there is not a Redis-protocol server, or refuses: {text}")
+
+
+def _authentication(reply: ErrorReply, password: str | None) -> str:
+    """The error without what it may repeat: old servers echo a command's arguments, the password among them."""
+    if reply.code not in _TELLING:
+        return f"{reply.code[:16]} error in the greeting"
+    return reply.text if not password else reply.text.replace(password, "…")
+
+
+def _facts(reply: object) -> dict[str, str]:
+    """The `name:value` lines of an INFO reply; none where the server would not tell."""
+    text = reply.decode("utf-8", "replace") if isinstance(reply, bytes) else reply
+    if not isinstance(text, str):
+        return {}
+    return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+
+
+def _require_master(facts: dict[str, str]) -> None:
+    if facts.get("role", "master") != "master":
+        raise ConnectionFailed("it is a replica; the servers of a group must be independent masters")
+    if "sentinel" in (facts.get("redis_mode"), facts.get("server_mode")):
+        raise ConnectionFailed("it is a Sentinel, which keeps no keys")
+
+
+def _version_in(facts: dict[str, str]) -> str:
+    if "valkey_version" in facts:
+        return f"valkey {facts['valkey_version']}"
+    return f"redis {facts['redis_version']}" if "redis_version" in facts else ""
+
+
+@cache
+def _own_version() -> str:
+    try:
+        return version("redlock-cluster")
+    except PackageNotFoundError:
+        return "0"

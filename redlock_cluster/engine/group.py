@@ -1,0 +1,192 @@
+"""One group of servers that vote together: starts rounds and says how they ended."""
+
+from __future__ import annotations
+
+import asyncio
+from binascii import crc32
+from dataclasses import dataclass
+
+from redlock_cluster.core.leases import LeaseRecord, LeaseState
+from redlock_cluster.core.names import Resource, resource_text
+from redlock_cluster.core.rounds import AcquireRound, Outcome, quorum_of
+from redlock_cluster.core.timing import Timing
+from redlock_cluster.core.votes import ServerVote, Token, Verdict
+from redlock_cluster.engine.comparisons import Extension, Release, give_back
+from redlock_cluster.engine.connection import Outbox
+from redlock_cluster.engine.deadlines import Deadlines
+from redlock_cluster.engine.link import Link
+from redlock_cluster.engine.ports import Ports
+from redlock_cluster.engine.rounds import Attempt, Inspection
+from redlock_cluster.engine.server import Server, ServerState, ServerStatus
+from redlock_cluster.errors import (
+    Contended,
+    LeaseLost,
+    LockNotAcquired,
+    NotHeld,
+    QuorumUnavailable,
+    RedlockError,
+)
+from redlock_cluster.options import DeploymentOptions, GroupOptions
+
+__all__ = ["Group", "GroupStatus"]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupStatus:
+    """A group at the moment of `status()`: its servers in voting order, and whether a quorum of them can vote."""
+
+    name: str
+    weight: int
+    servers: tuple[ServerStatus, ...]
+    available: bool
+
+
+class Group:
+    """An odd number of servers; a quorum of them grants a lock.
+
+    lanes: one for each place in the pools, its links in voting order; all commands for one key use one lane
+    extensions: the rounds under way, by the lease's token: rounds on one lease never overlap
+    """
+
+    def __init__(
+        self,
+        group: GroupOptions,
+        options: DeploymentOptions,
+        ports: Ports,
+        outbox: Outbox,
+        deadlines: Deadlines,
+        owner: bytes,
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.name, self.weight = group.name, group.weight
+        self.clock, self.deadlines = ports.clock, deadlines
+        self.timing = Timing(options.drift_factor, options.server_timeout)
+        self.size = len(group.servers)
+        self.servers = tuple(Server(s, i, options, ports, outbox) for i, s in enumerate(group.servers))
+        self.names = tuple(server.name for server in self.servers)
+        self.lanes = tuple(zip(*(server.links for server in self.servers), strict=True))
+        self.extensions: dict[Token, Extension] = {}
+        self._entropy, self._label = ports.entropy, b"@" + owner
+
+    def lane(self, key: bytes) -> tuple[Link, ...]:
+        """The links that carry a key's commands; crc32, so that every process on one machine behaves alike."""
+        lanes = self.lanes
+        return lanes[crc32(key) % len(lanes)]
+
+    def new_token(self) -> Token:
+        """A token for one attempt."""
+        return Token(self._entropy.token() + self._label)
+
+    # --- acquire ---------------------------------------------------------------------------------------------------
+
+    async def attempt(self, resource: Resource, key: bytes, ttl_ms: int) -> LeaseRecord | LockNotAcquired:
+        """One attempt: the lease, or why there is none. Cancelling it gives back what was granted."""
+        attempt = Attempt(self, resource, key, ttl_ms).begin()
+        try:
+            await attempt.wait()
+        except asyncio.CancelledError:
+            attempt.abandon()
+            raise
+        lease = attempt.lease
+        if lease is not None:
+            if self.clock() < lease.valid_until:
+                return lease
+            attempt.abandon()
+            attempt.votes.too_late()
+        return self._refusal(attempt)
+
+    def _refusal(self, attempt: Attempt) -> LockNotAcquired:
+        verdict = attempt.votes.verdict
+        resource = resource_text(attempt.resource)
+        if verdict is Verdict.UNAVAILABLE:
+            late = attempt.votes.granted.bit_count() >= attempt.votes.quorum
+            text = "the quorum came too late" if late else "too many servers of its group did not vote"
+            return QuorumUnavailable(f"{resource!r} is not locked: {text}", *self._context(attempt, attempt.resource))
+        text = "somebody holds it" if verdict is Verdict.HELD else "contenders split the vote"
+        return Contended(f"{resource!r} is not locked: {text}", *self._context(attempt, attempt.resource))
+
+    def _context(
+        self, of: Attempt | Release | Extension | Inspection, resource: Resource
+    ) -> tuple[str, str, tuple[ServerVote, ...], float]:
+        return resource_text(resource), self.name, of.votes.votes(self.names), self.clock() - of.started
+
+    # --- release ---------------------------------------------------------------------------------------------------
+
+    async def release(self, record: LeaseRecord) -> RedlockError | None:
+        """Releases a lease: None when a quorum deleted it, else why that can't be said."""
+        state = record.state(self.clock())
+        if not record.begin_release(self.clock()):
+            if state is LeaseState.LOST:
+                give_back(self, record)
+                return LeaseLost(f"the lease on {resource_text(record.resource)!r} had ended before its release")
+            return NotHeld(f"{resource_text(record.resource)!r} was released before")
+        release = Release(self, record.key, record.token, self.timing.patience(record.ttl_ms), record).begin()
+        await release.wait()
+        return self._unreleased(release, record.resource)
+
+    async def release_token(self, resource: Resource, key: bytes, token: Token) -> RedlockError | None:
+        """Releases by a token string, without a lease at hand."""
+        release = Release(self, key, token, self.timing.server_timeout, None).begin()
+        await release.wait()
+        return self._unreleased(release, resource)
+
+    def _unreleased(self, release: Release, resource: Resource) -> RedlockError | None:
+        outcome = release.votes.outcome
+        if outcome is Outcome.DONE:
+            return None
+        context = self._context(release, resource)
+        if outcome is Outcome.GONE:
+            return LeaseLost(f"{context[0]!r} was no longer held when it was released", *context)
+        return QuorumUnavailable(f"whether {context[0]!r} was released is unknown", *context)
+
+    # --- extend ----------------------------------------------------------------------------------------------------
+
+    async def extend(self, record: LeaseRecord, ttl_ms: int) -> RedlockError | None:
+        """Gives a lease a new ttl from now: None when a quorum did so in time, else why not."""
+        while (running := self.extensions.get(record.token)) is not None:
+            await running.wait()
+        extension = Extension(self, record.key, record.token, ttl_ms, record)
+        if extension.begin():
+            await extension.wait()
+        context = self._context(extension, record.resource)
+        if record.state(self.clock()) is LeaseState.LOST:
+            give_back(self, record)
+            return LeaseLost(f"the lease on {context[0]!r} is lost", *context)
+        if record.release_asked:
+            return NotHeld(f"{context[0]!r} was released", *context)
+        if extension.votes.outcome is Outcome.DONE:
+            return None
+        return QuorumUnavailable(f"whether the lease on {context[0]!r} was extended is unknown", *context)
+
+    async def extend_token(
+        self, resource: Resource, key: bytes, token: Token, ttl_ms: int
+    ) -> LeaseRecord | RedlockError:
+        """Extends by a token string: a lease of its own when a quorum still knows the token."""
+        extension = Extension(self, key, token, ttl_ms, None)
+        extension.begin()
+        await extension.wait()
+        outcome, context = extension.votes.outcome, self._context(extension, resource)
+        if outcome is Outcome.GONE or (outcome is Outcome.DONE and self.clock() >= extension.valid_until):
+            return LeaseLost(f"{context[0]!r} is not held by this token", *context)
+        if outcome is not Outcome.DONE:
+            return QuorumUnavailable(f"whether {context[0]!r} was extended is unknown", *context)
+        record = LeaseRecord(resource, key, token, ttl_ms, extension.valid_until, (1 << self.size) - 1)
+        record.extension = extension.votes
+        return record
+
+    # --- look ------------------------------------------------------------------------------------------------------
+
+    async def is_locked(self, resource: Resource, key: bytes) -> bool | QuorumUnavailable:
+        """Whether a quorum of servers names one holder of the key."""
+        inspection = Inspection(self, key, AcquireRound(self.size), self.timing.server_timeout).begin(key)
+        await inspection.wait()
+        if inspection.votes.verdict is Verdict.UNAVAILABLE:
+            text = f"whether {resource_text(resource)!r} is locked is unknown"
+            return QuorumUnavailable(text, *self._context(inspection, resource))
+        return inspection.votes.verdict is Verdict.HELD
+
+    def status(self) -> GroupStatus:
+        """What is known of the group now."""
+        servers = tuple(server.status() for server in self.servers)
+        able = sum(s.state in (ServerState.UP, ServerState.PARTIAL) for s in servers)
+        return GroupStatus(self.name, self.weight, servers, able >= quorum_of(self.size))

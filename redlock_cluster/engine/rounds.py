@@ -1,0 +1,198 @@
+"""Rounds on the wire: what `core.rounds` counts, sent to the servers of one group and waited for.
+
+A round belongs to the engine, not to the task that waits for it: when the waiter is cancelled, what was granted is
+still given back, because every command for one key travels on the same connection of a server, so a release can't
+overtake its SET, and what can't be sent now is owed (`engine.link`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from hiredis import pack_command
+
+from redlock_cluster.core.commands import Dialect
+from redlock_cluster.core.leases import LeaseRecord
+from redlock_cluster.core.names import Resource
+from redlock_cluster.core.rounds import AcquireRound, CompareRound
+from redlock_cluster.core.votes import Verdict
+from redlock_cluster.engine.connection import Connection
+from redlock_cluster.engine.link import Debt, Link
+
+if TYPE_CHECKING:
+    from redlock_cluster.engine.group import Group
+
+__all__ = ["LOST_REPLY", "Attempt", "Inspection", "Round"]
+
+LOST_REPLY = "the connection broke before the reply"
+
+Votes = TypeVar("Votes", bound=AcquireRound | CompareRound)
+
+
+class Round(ABC, Generic[Votes]):
+    """A round in flight: a sink for replies, and those who wait for its end.
+
+    votes: counts what the servers say; patience: seconds it waits for them; started: engine time before the first byte
+    """
+
+    __slots__ = ("_waiters", "decided", "group", "lane", "patience", "started", "votes")
+
+    def __init__(self, group: Group, key: bytes, votes: Votes, patience: float) -> None:
+        self.group = group
+        self.votes = votes
+        self.patience = patience
+        self.lane: tuple[Link, ...] = group.lane(key)
+        self.started = group.clock()
+        self.decided = False
+        self._waiters: list[asyncio.Future[None]] = []
+
+    async def wait(self) -> None:
+        """Returns when the round is decided; cancelling it leaves the round running."""
+        if not self.decided:
+            waiter = self.group.loop.create_future()
+            self._waiters.append(waiter)
+            await waiter
+
+    @property
+    def outstanding(self) -> int:
+        """Mask of the servers that have not voted."""
+        return self.votes.outstanding
+
+    @abstractmethod
+    def reply(self, connection: Connection, value: object) -> None:
+        """Counts a server's reply."""
+
+    def lost(self, connection: Connection) -> None:
+        """The connection broke: ABSENT."""
+        if self._miss(connection.index, LOST_REPLY):
+            self._progress()
+
+    def expire(self) -> None:
+        """The deadline has passed: who has not voted is ABSENT, and if it had the full time, silent."""
+        outstanding = self.outstanding
+        progress = False
+        for link in self.lane:
+            if outstanding >> link.index & 1:
+                link.overdue(self.patience)
+                progress |= self.votes.miss(link.index, "no answer in time")
+        if progress:
+            self._progress()
+
+    def _miss(self, index: int, why: str) -> bool:
+        return self.votes.miss(index, why)
+
+    @abstractmethod
+    def _progress(self) -> None:
+        """The votes have reached a turning point."""
+
+    def _await_votes(self) -> None:
+        if self.votes.outstanding:
+            self.group.deadlines.add(self.started, self.patience, self)
+
+    def _decide(self) -> None:
+        self.decided = True
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+class Attempt(Round[AcquireRound]):
+    """One attempt to acquire: its token, its votes, and the lease if it wins."""
+
+    __slots__ = ("key", "lease", "resource", "sent", "token", "ttl_ms")
+
+    def __init__(self, group: Group, resource: Resource, key: bytes, ttl_ms: int) -> None:
+        super().__init__(group, key, AcquireRound(group.size), group.timing.patience(ttl_ms))
+        self.resource, self.key, self.ttl_ms = resource, key, ttl_ms
+        self.token = group.new_token()
+        self.lease: LeaseRecord | None = None
+        self.sent = 0
+
+    def begin(self) -> Attempt:
+        """SET to every server that can answer, all in this turn of the loop; to none if they can't make a quorum."""
+        votes, usable = self.votes, []
+        for link in self.lane:
+            connection = link.usable()
+            if connection is None:
+                votes.miss(link.index, link.absence())
+            else:
+                usable.append(connection)
+        if votes.verdict is not None:
+            self._decide()
+            return self
+        dialect: Dialect | None = None
+        command = b""
+        for connection in usable:
+            if connection.dialect is not dialect:
+                dialect = connection.dialect
+                command = dialect.acquire(self.key, self.token, self.ttl_ms)
+            connection.send(command, self)
+            self.sent |= 1 << connection.index
+        self._await_votes()
+        return self
+
+    def reply(self, connection: Connection, value: object) -> None:
+        """Counts a vote; once the round is decided, a late grant only adds to `held_on`."""
+        if self.votes.count(connection.index, value, connection.dialect.names_holder):
+            self._progress()
+
+    def _progress(self) -> None:
+        if self.decided:
+            return
+        verdict = self.votes.verdict
+        if verdict is Verdict.WON:
+            valid_until = self.started + self.group.timing.validity(self.ttl_ms)
+            if self.group.clock() < valid_until:
+                self.lease = LeaseRecord(self.resource, self.key, self.token, self.ttl_ms, valid_until, self.sent)
+                self.lease.acquired = self.votes
+            else:
+                self.votes.too_late()
+        if self.lease is None:
+            self._give_back()
+        if verdict is not None:
+            self._decide()
+
+    def abandon(self) -> None:
+        """Nobody wants the outcome any more: gives back what was or may still be granted."""
+        if not self.decided or self.lease is not None:
+            self.decided = True
+            self.lease = None
+            self._give_back()
+
+    def _give_back(self) -> None:
+        """Releases the token on every server that was sent the SET, once."""
+        sent, self.sent = self.sent, 0
+        answered = self.votes.answered
+        for link in self.lane:
+            if sent >> link.index & 1:
+                link.release(Debt(link, self.key, self.token, self.ttl_ms, bool(answered >> link.index & 1)))
+
+
+class Inspection(Round[AcquireRound]):
+    """Asks every server who holds a key. Nobody counts as a grant: WON means that it is free on a quorum."""
+
+    __slots__ = ()
+
+    def begin(self, key: bytes) -> Inspection:
+        """GET to every server that can answer."""
+        command = pack_command((b"GET", key))
+        for link in self.lane:
+            connection = link.usable()
+            if connection is None:
+                self.votes.miss(link.index, link.absence())
+            else:
+                connection.send(command, self)
+        self._progress()
+        self._await_votes()
+        return self
+
+    def reply(self, connection: Connection, value: object) -> None:
+        """Counts who holds it."""
+        if self.votes.count(connection.index, value, names_holder=True):
+            self._progress()
+
+    def _progress(self) -> None:
+        if self.votes.verdict is not None and not self.decided:
+            self._decide()

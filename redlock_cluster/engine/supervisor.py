@@ -1,0 +1,187 @@
+"""The engine: every group of one deployment, the ring that chooses among them, and their upkeep."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from dataclasses import dataclass
+
+from redlock_cluster.core.leases import LeaseRecord
+from redlock_cluster.core.names import Resource, resource_bytes
+from redlock_cluster.core.ring import Ring
+from redlock_cluster.core.rounds import Outcome
+from redlock_cluster.core.timing import Seconds
+from redlock_cluster.core.votes import ServerVote, Token
+from redlock_cluster.engine.comparisons import give_back
+from redlock_cluster.engine.connection import Outbox
+from redlock_cluster.engine.deadlines import Deadlines
+from redlock_cluster.engine.forks import Generation
+from redlock_cluster.engine.group import Group, GroupStatus
+from redlock_cluster.engine.link import Link
+from redlock_cluster.engine.ports import Ports
+from redlock_cluster.engine.waiting import Wait, Waiting
+from redlock_cluster.errors import ClosedError, LockNotAcquired, NotHeld, QuorumUnavailable, RedlockError
+from redlock_cluster.options import DeploymentOptions
+
+__all__ = ["ClusterStatus", "Engine", "Status"]
+
+_PARENT = "this lease belongs to the process that this one was forked from"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterStatus:
+    """One deployment at the moment of `status()`: its groups, in file order."""
+
+    name: str
+    groups: tuple[GroupStatus, ...]
+
+    @property
+    def available(self) -> bool:
+        """Every group has a quorum of servers that can vote."""
+        return all(group.available for group in self.groups)
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """An immutable snapshot of a supervisor: its clusters, one for each deployment of the options."""
+
+    clusters: tuple[ClusterStatus, ...]
+
+    @property
+    def available(self) -> bool:
+        """Every group of every cluster has a quorum of servers that can vote."""
+        return all(cluster.available for cluster in self.clusters)
+
+
+class Engine:
+    """The locks of one deployment, in the running loop. Made and closed in the same loop."""
+
+    def __init__(self, name: str, options: DeploymentOptions, ring: Ring, ports: Ports | None = None) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.name, self._options = name, options
+        ports = ports or Ports()
+        outbox, deadlines = Outbox(self.loop), Deadlines(self.loop, ports.clock, options.server_timeout)
+        owner = (options.owner or f"{socket.gethostname()}:{os.getpid()}").encode()
+        self._groups = {g.name: Group(g, options, ports, outbox, deadlines, owner) for g in options.groups}
+        self._ring = ring
+        self._only = next(iter(self._groups.values())) if len(self._groups) == 1 else None
+        self._prefix = options.key_prefix.encode()
+        self.clock, self._deadlines = ports.clock, deadlines
+        self._timing = next(iter(self._groups.values())).timing
+        self._waiting = Waiting(options, ports)
+        self._links: list[Link] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._health: asyncio.TimerHandle | None = None
+        self._generation = Generation.number
+
+    # --- its life --------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Connects to every server; returns when each has connected or failed once. Never fails for want of servers."""
+        servers = [server for group in self._groups.values() for server in group.servers]
+        self._links = [link for server in servers for link in server.links]
+        self._tasks = [self.loop.create_task(link.keep(), name=f"redlock {link.name}") for link in self._links]
+        self._health = self.loop.call_later(self._options.health_check_interval, self._check)
+        for link in self._links:
+            await link.attempted.wait()
+        for group in self._groups.values():
+            if not group.status().available:
+                down = ", ".join(
+                    f"{link.name}: {link.error}" for lane in group.lanes[:1] for link in lane if link.error
+                )
+                _log.warning("group %s has no quorum of servers (%s); reconnecting", group.name, down)
+
+    async def close(self) -> None:
+        """Lets what was sent be answered (for a server timeout at most), then closes every connection."""
+        if self._waiting.closing.is_set():
+            return
+        self._waiting.closing.set()
+        if self._health is not None:
+            self._health.cancel()
+        answers = [answer for link in self._links if (answer := link.flush()) is not None]
+        if answers:
+            await asyncio.wait(answers, timeout=self._options.server_timeout)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._deadlines.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether close was called."""
+        return self._waiting.closing.is_set()
+
+    def _check(self) -> None:
+        now = self.clock()
+        for link in self._links:
+            link.check(now)
+        self._health = self.loop.call_later(self._options.health_check_interval, self._check)
+
+    # --- locks -----------------------------------------------------------------------------------------------------
+
+    @property
+    def forked(self) -> bool:
+        """Whether this process is a fork of the one that made the engine: its connections and leases are not ours."""
+        return self._generation != Generation.number
+
+    def route(self, resource: Resource) -> tuple[Group, bytes]:
+        """The group that votes on a resource, and the resource's key."""
+        if self._waiting.closing.is_set():
+            raise ClosedError("the supervisor is closed")
+        data = resource_bytes(resource)
+        return self._only or self._groups[self._ring.route(data)], self._prefix + data
+
+    async def acquire(self, resource: Resource, ttl: Seconds, wait: Wait) -> LeaseRecord | LockNotAcquired:
+        """Acquires an exclusive lease, or says why not."""
+        ttl_ms = self._timing.ttl_ms(ttl)
+        group, key = self.route(resource)
+        return await self._waiting.acquire(group, resource, key, ttl_ms, wait)
+
+    async def release(self, resource: Resource, lease: LeaseRecord | Token) -> RedlockError | None:
+        """Releases by lease or token: None when a quorum deleted it, else why that can't be said."""
+        if self.forked:
+            return NotHeld(_PARENT)
+        group, key = self.route(resource)
+        if isinstance(lease, LeaseRecord):
+            return await group.release(_same(lease, key))
+        return await group.release_token(resource, key, lease)
+
+    async def extend(self, resource: Resource, lease: LeaseRecord | Token, ttl: Seconds) -> LeaseRecord | RedlockError:
+        """Extends by lease or token: the lease when a quorum extended it in time, else why not."""
+        if self.forked:
+            return NotHeld(_PARENT)
+        ttl_ms = self._timing.ttl_ms(ttl)
+        group, key = self.route(resource)
+        if isinstance(lease, LeaseRecord):
+            return await group.extend(_same(lease, key), ttl_ms) or lease
+        return await group.extend_token(resource, key, lease, ttl_ms)
+
+    def abandon(self, record: LeaseRecord) -> None:
+        """Gives a lease back without waiting to hear of it."""
+        if not self.forked and not self.closed and record.begin_release(self.clock()):
+            give_back(self.route(record.resource)[0], record)
+            record.released(Outcome.DONE)
+
+    def votes(self, record: LeaseRecord) -> tuple[ServerVote, ...]:
+        """Each server's vote in the round that won the lease or last extended it."""
+        group = self._only or self._groups[self._ring.group_for(record.resource)]
+        return () if record.round is None else record.round.votes(group.names)
+
+    async def is_locked(self, resource: Resource) -> bool | QuorumUnavailable:
+        """Whether anybody holds the resource, or why that can't be said."""
+        group, key = self.route(resource)
+        return await group.is_locked(resource, key)
+
+    def status(self) -> ClusterStatus:
+        """A snapshot of every group and server."""
+        return ClusterStatus(self.name, tuple(group.status() for group in self._groups.values()))
+
+
+def _same(record: LeaseRecord, key: bytes) -> LeaseRecord:
+    if record.key != key:
+        raise ValueError("this lease is for another resource")
+    return record

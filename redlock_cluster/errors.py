@@ -1,0 +1,110 @@
+"""The exceptions of redlock_cluster; every one of them is a `RedlockError`.
+
+RedlockError
+├── OptionsError            the options file or mapping is wrong (also a ValueError)
+├── LockNotAcquired         a quorum was not won (or, for extend and release, not reached)
+│   ├── Contended           somebody else holds the resource, or contenders split the vote
+│   └── QuorumUnavailable   too many servers did not vote, or the quorum came too late
+├── LeaseLost               the lease ran out or its keys are gone from a quorum
+├── NotHeld                 nothing is held here: never acquired, released, or from before a fork
+└── ClosedError             the supervisor was closed
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from redlock_cluster.core.votes import ServerVote
+
+__all__ = [
+    "ClosedError",
+    "Contended",
+    "LeaseLost",
+    "LockNotAcquired",
+    "NotHeld",
+    "OptionsError",
+    "QuorumUnavailable",
+    "RedlockError",
+]
+
+
+class RedlockError(Exception):
+    """The root of every exception this package raises on purpose."""
+
+
+class OptionsError(RedlockError, ValueError):
+    """The options are wrong; lists every problem found, each with its path.
+
+    problems: `(path, what is wrong and how to mend it)` in file order; path is dotted, `""` for the file itself
+    source: the file the options came from, or None for a mapping
+
+    Never contains a password: values of options are not repeated.
+    """
+
+    def __init__(self, problems: list[tuple[str, str]], source: str | None = None) -> None:
+        self.problems = tuple(problems)
+        self.source = source
+        lines = [f"{path}: {text}" if path else text for path, text in problems]
+        where = f"{source}: " if source else ""
+        super().__init__(
+            f"{where}{lines[0]}" if len(lines) == 1 else "\n  ".join([f"{where}{len(lines)} problems", *lines])
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (list(self.problems), self.source)
+
+
+class _QuorumError(RedlockError):
+    """An error that knows how each server of the group voted.
+
+    resource: the caller's name of what was to be locked
+    group: the group that the ring chose
+    votes: one `ServerVote` per server, in the group's order
+    elapsed: seconds from before the first byte until the verdict
+    """
+
+    def __init__(
+        self,
+        message: str,
+        resource: str = "",
+        group: str = "",
+        votes: tuple[ServerVote, ...] = (),
+        elapsed: float = 0.0,
+    ) -> None:
+        self.message, self.resource, self.group = message, resource, group
+        self.votes, self.elapsed = votes, elapsed
+        super().__init__(message)
+
+    def __str__(self) -> str:
+        if not self.votes:
+            return self.message
+        votes = "; ".join(map(str, self.votes))
+        return f"{self.message} [group {self.group}, {self.elapsed * 1000:.1f} ms: {votes}]"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.message, self.resource, self.group, self.votes, self.elapsed)
+
+
+class LockNotAcquired(_QuorumError):
+    """A quorum of the group's servers did not agree."""
+
+
+class Contended(LockNotAcquired):
+    """Somebody else holds the resource (held), or contenders split the vote (split); trying later may succeed."""
+
+
+class QuorumUnavailable(LockNotAcquired):
+    """Too many servers of the group did not vote in time, or their quorum came after the validity had run out."""
+
+
+class LeaseLost(_QuorumError):
+    """The lease is over although nobody released it: its validity ran out, or a quorum no longer knows its token."""
+
+
+class NotHeld(_QuorumError):
+    """Nothing is held here: never acquired, already released, or inherited from before a fork."""
+
+
+class ClosedError(RedlockError):
+    """The supervisor was closed (or not started where it can't start itself)."""

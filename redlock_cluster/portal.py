@@ -1,0 +1,250 @@
+"""From threads to the engine: one background thread per process that runs an event loop, and a way in and out.
+
+Calls of many threads that arrive together wake the loop once. A call that is interrupted (KeyboardInterrupt) or given
+up is cancelled in the loop, and what it acquired nevertheless is undone there. After a fork the child gets a portal of
+its own; the parent's is kept aside untouched, because closing what the child inherited would disturb the parent
+(both share the kernel's epoll set).
+"""
+
+from __future__ import annotations
+
+import _thread
+import asyncio
+import atexit
+import logging
+import os
+import sys
+import threading
+import warnings
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Generic, TypeVar, cast
+
+__all__ = ["CLOSING", "Portal", "PortalStuck", "keep_untouched", "portal", "process_lock"]
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+_STARTING = 0.5  # seconds; a thread that does not run by then never will
+_SPARE = 0.5  # seconds that a call may take beyond what its policy says
+CLOSING = 5.0
+"""Seconds that closing may take at most."""
+
+
+class PortalStuck(Exception):
+    """The loop thread did not answer in time."""
+
+
+class _Call(Generic[T]):
+    """One call on its way: waits in the queue, runs as a task, ends with a result or an exception."""
+
+    __slots__ = ("abandoned", "error", "make", "ready", "result", "task", "undo")
+
+    def __init__(self, make: Callable[[], Coroutine[object, object, T]], undo: Callable[[T], object] | None) -> None:
+        self.make, self.undo = make, undo
+        self.ready = _thread.allocate_lock()
+        self.ready.acquire()
+        self.task: asyncio.Task[T] | None = None
+        self.abandoned = False
+        self.result: T | None = None
+        self.error: BaseException | None = None
+
+    def begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        """In the loop: starts the task, unless the caller has gone."""
+        if not self.abandoned:
+            self.task = loop.create_task(self.make())
+            self.task.add_done_callback(self._end)
+
+    def _end(self, task: asyncio.Task[T]) -> None:
+        if task.cancelled():
+            self.error = asyncio.CancelledError()
+        elif (error := task.exception()) is not None:
+            self.error = error
+        else:
+            self.result = task.result()
+            if self.abandoned:
+                self._take_back()
+        self.ready.release()
+
+    def cancel(self) -> None:
+        """In the loop: the caller has gone."""
+        if self.task is None or self.error is not None:
+            return
+        if self.task.done():
+            self._take_back()
+        else:
+            self.task.cancel()
+
+    def _take_back(self) -> None:
+        undo, self.undo = self.undo, None
+        if undo is not None:
+            undo(cast(T, self.result))
+
+
+class Portal:
+    """The loop thread of this process. Made by `portal()`."""
+
+    def __init__(self) -> None:
+        self.loop = _new_loop()
+        self._calls: deque[_Call[object]] = deque()
+        self._woken = False
+        self._running, self._ended = _thread.allocate_lock(), _thread.allocate_lock()
+        self._running.acquire()
+        self._ended.acquire()
+        self._thread: int | None = None
+        self._closers: dict[object, Callable[[], Coroutine[object, object, None]]] = {}
+        # Not threading.Thread: its start() waits without limit for a thread that may never run (uWSGI).
+        _thread.start_new_thread(self._run, ())
+
+    def _run(self) -> None:
+        self._thread = _thread.get_ident()
+        threading.current_thread().name = "redlock-cluster"
+        asyncio.set_event_loop(self.loop)
+        self._running.release()
+        try:
+            self.loop.run_forever()
+        finally:
+            self.loop.close()
+            self._ended.release()
+
+    def call(
+        self,
+        make: Callable[[], Coroutine[object, object, T]],
+        budget: float = float("inf"),
+        undo: Callable[[T], object] | None = None,
+    ) -> T:
+        """Runs a coroutine in the loop and returns its result or raises its exception.
+
+        make: makes the coroutine, in the loop; budget: seconds it takes at most
+        undo: called in the loop with the result when the caller was interrupted and will not receive it
+
+        Raises PortalStuck when the budget and half a second have passed.
+        """
+        if self._thread is None and not self._begun():
+            raise PortalStuck("the lock library's thread does not run (under uWSGI set enable-threads)")
+        if self._thread == _thread.get_ident():
+            raise RuntimeError("a synchronous lock call inside the lock library's own thread would wait for itself")
+        call = _Call(make, undo)
+        try:
+            self._calls.append(cast(_Call[object], call))
+            if not self._woken:
+                self._woken = True
+                self.loop.call_soon_threadsafe(self._drain)
+            if not call.ready.acquire(True, -1 if budget + _SPARE > threading.TIMEOUT_MAX else budget + _SPARE):
+                raise PortalStuck("the lock library's thread did not answer in time")
+            if call.error is not None:
+                raise call.error
+            return cast(T, call.result)
+        except BaseException:  # KeyboardInterrupt among them: whoever leaves without the result leaves nothing behind
+            self._abandon(call)
+            raise
+
+    def _begun(self) -> bool:
+        """Whether the thread has begun to run; waits for it shortly."""
+        if self._running.acquire(True, _STARTING):
+            self._running.release()
+            return True
+        return False
+
+    def _abandon(self, call: _Call[T]) -> None:
+        call.abandoned = True
+        if not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(call.cancel)
+
+    def _drain(self) -> None:
+        self._woken = False
+        calls = self._calls
+        while calls:
+            calls.popleft().begin(self.loop)
+
+    def on_close(self, owner: object, close: Callable[[], Coroutine[object, object, None]] | None) -> None:
+        """Has an owner's coroutine run before the loop ends; None takes that back."""
+        if close is None:
+            self._closers.pop(owner, None)
+        else:
+            self._closers[owner] = close
+
+    def close(self) -> None:
+        """Closes what runs in the loop, then ends the thread; waits a few seconds at most."""
+        try:
+            for close in list(self._closers.values()):
+                self.call(close, CLOSING)
+        except PortalStuck as stuck:
+            _log.warning("%s; left behind at exit", stuck)
+        else:
+            self.loop.call_soon_threadsafe(self.loop.stop)
+            self._ended.acquire(True, CLOSING)
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    """uvloop where it exists; asyncio's where greenlets stand in for threads, which uvloop's C loop would block."""
+    if not _green():
+        try:
+            import uvloop
+        except ImportError:
+            pass
+        else:
+            return uvloop.new_event_loop()
+    return asyncio.new_event_loop()
+
+
+def _green() -> bool:
+    """Whether gevent or eventlet has replaced threads."""
+    gevent, eventlet = sys.modules.get("gevent.monkey"), sys.modules.get("eventlet.patcher")
+    return bool(
+        (gevent is not None and gevent.is_module_patched("threading"))
+        or (eventlet is not None and eventlet.is_monkey_patched("thread"))
+    )
+
+
+class _Process:
+    """What this process has: its portal, and those of its ancestors, which must neither run nor be collected here."""
+
+    lock = threading.Lock()
+    portal: Portal | None = None
+    inherited: list[object] = []  # noqa: RUF012  process-wide on purpose
+    warned = False
+
+
+def portal() -> Portal:
+    """This process's portal, started if need be. Warns once when called inside a running loop."""
+    if asyncio._get_running_loop() is not None and not _Process.warned:
+        _Process.warned = True
+        warnings.warn(
+            "a synchronous lock call blocks the running event loop; use AsyncRedlock or AsyncSupervisor there",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    if _Process.portal is None:
+        with _Process.lock:
+            if _Process.portal is None:
+                _Process.portal = Portal()
+    return _Process.portal
+
+
+def process_lock() -> threading.Lock:
+    """A lock for changes of process-wide state; a forked child has a fresh one."""
+    return _Process.lock
+
+
+def keep_untouched(inherited: object) -> None:
+    """Keeps something that belongs to the parent process from being collected, and so closed, in a forked child."""
+    _Process.inherited.append(inherited)
+
+
+def _after_fork() -> None:
+    _Process.lock = threading.Lock()
+    if _Process.portal is not None:
+        _Process.inherited.append(_Process.portal)
+        _Process.portal = None
+
+
+def _at_exit() -> None:
+    if _Process.portal is not None:
+        _Process.portal.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+atexit.register(_at_exit)

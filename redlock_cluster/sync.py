@@ -1,0 +1,355 @@
+"""The synchronous face: the engine, through the portal. Safe from many threads; decides nothing about locks itself."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Coroutine
+from types import TracebackType
+from typing import Self, TypeVar
+
+from redlock_cluster.core.leases import LeaseRecord, LeaseState
+from redlock_cluster.core.names import Resource
+from redlock_cluster.core.timing import Seconds
+from redlock_cluster.engine.cluster import Cluster, Source
+from redlock_cluster.engine.supervisor import Engine, Status
+from redlock_cluster.engine.waiting import RETRY, Wait, longest
+from redlock_cluster.errors import ClosedError, Contended, NotHeld, QuorumUnavailable, RedlockError
+from redlock_cluster.handles import HeldLease, LockHandle, Lost, Refused, complain, known, lost, mutex_wait, refused
+from redlock_cluster.options import DeploymentOptions, Options
+from redlock_cluster.options_file import load_options
+from redlock_cluster.portal import CLOSING, Portal, PortalStuck, keep_untouched, portal, process_lock
+from redlock_cluster.results import Err, Ok
+
+__all__ = ["Home", "Lease", "Mutex", "Supervisor"]
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+
+class Lease(HeldLease):
+    """A lock that was acquired. Made by supervisors and mutexes; any thread of this process may use it.
+
+    It is `valid` until its time has run out by this machine's clock, or it was released or found to be lost.
+    """
+
+    __slots__ = ("_supervisor",)
+
+    def __init__(self, supervisor: Supervisor, engine: Engine, record: LeaseRecord) -> None:
+        super().__init__(engine, record)
+        self._supervisor = supervisor
+
+    def extend(self, ttl: Seconds | None = None) -> None:
+        """Gives the lease a new ttl from now; left out, the one it has.
+
+        Raises LeaseLost when it is over, NotHeld when it was released, QuorumUnavailable when too few servers
+        answered (it then stays valid as long as it was), ValueError or TypeError for a ttl that can't be.
+        """
+        outcome = self._supervisor.extend(self._record.resource, self, self.ttl if ttl is None else ttl)
+        if isinstance(outcome, Err) and outcome.error is not None:
+            raise outcome.error
+
+    def release(self) -> None:
+        """Gives the lock back.
+
+        Raises LeaseLost when it was over before, NotHeld when it was released before, QuorumUnavailable when too few
+        servers answered to know (those that are away are told when they return).
+        """
+        outcome = self._supervisor.unlock(self._record.resource, self)
+        if isinstance(outcome, Err) and outcome.error is not None:
+            raise outcome.error
+
+
+class Mutex(LockHandle[Lease]):
+    """A lock to be: `with` acquires and releases it. One handle for each use; makers are supervisors."""
+
+    def __init__(self, supervisor: Supervisor, resource: Resource, ttl: Seconds, wait: Wait) -> None:
+        super().__init__(resource, ttl, wait)
+        self._supervisor = supervisor
+
+    def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:
+        """Acquires as `threading.Lock` does: false when somebody else kept it all the time.
+
+        timeout: seconds; -1 for ever; None what the handle was made with. Not blocking: one attempt.
+
+        Raises QuorumUnavailable for an outage, RuntimeError when this handle holds already.
+        """
+        try:
+            self._acquire(mutex_wait(self._wait, blocking, timeout))
+        except Contended:
+            return False
+        return True
+
+    def _acquire(self, wait: Wait) -> Lease:
+        self._begin()
+        try:
+            self.lease = lease = self._supervisor._acquire(self._resource, self._ttl, wait)
+            return lease
+        finally:
+            self._acquiring = False
+
+    def extend(self, ttl: Seconds | None = None) -> None:
+        """Gives the lease a new ttl from now; left out, the one it has. Raises as `Lease.extend`."""
+        self._held().extend(ttl)
+
+    def release(self) -> None:
+        """Gives the lock back. Raises as `Lease.release`, NotHeld when nothing was acquired."""
+        self._held().release()
+
+    def __enter__(self) -> Lease:
+        """Acquires. Raises Contended or QuorumUnavailable when that fails."""
+        return self._acquire(self._wait)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Releases, unless the body did. Raises LeaseLost when the lease had run out, or logs it if the body raised."""
+        lease = self._held()
+        if lease.state is LeaseState.RELEASED:
+            return
+        try:
+            lease.release()
+        except RedlockError as problem:
+            complain(problem, error)
+
+
+class Home:
+    """What supervisors of one options file share: the engines in this process's portal."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.map = Cluster(options)
+        self.closed = False
+        self._portal: Portal | None = None
+        self._cluster: Cluster | None = None
+
+    def enter(self) -> tuple[Portal, Cluster]:
+        """The portal and the engines in it; made at the first use in this process, also after a fork."""
+        if self.closed:
+            raise ClosedError("the supervisor is closed")
+        here, cluster = portal(), self._cluster
+        if self._portal is here and cluster is not None:
+            return here, cluster
+        with process_lock():
+            if self._portal is not here or self._cluster is None:
+                keep_untouched(self._cluster)
+                self._cluster, self._portal = Cluster(self.options), here
+                here.on_close(self, self._cluster.close)
+            return here, self._cluster
+
+    def close(self) -> None:
+        """Closes in this process; what an ancestor opened stays as it is."""
+        self.closed = True
+        cluster, self._cluster = self._cluster, None
+        if cluster is not None and self._portal is portal():
+            self._portal.on_close(self, None)
+            self._portal.call(cluster.close, CLOSING)
+        else:
+            keep_untouched(cluster)
+
+
+class Supervisor:
+    """Locks over the groups of an options file, for every thread of a process, and for its forks.
+
+    options: path of a YAML file, or a mapping of the same shape. Raises OptionsError with every problem in it.
+
+    Started by `with`, by `start`, or by the first call, also in a forked child. Reconnects lost servers for ever; a
+    server that is down is an absent vote, never an exception.
+    """
+
+    def __init__(self, options: Source) -> None:
+        self._own: Home | None = Home(load_options(options))
+        self._deployment: str | None = None
+
+    @property
+    def _home(self) -> Home:
+        if self._own is None:
+            raise ClosedError("the supervisor has no options yet")
+        return self._own
+
+    @property
+    def _name(self) -> str | None:
+        return self._deployment or self._home.options.default
+
+    def start(self) -> Self:
+        """Connects; returns when each server has connected or failed once, at most `connect_timeout`.
+
+        Raises RuntimeError where the process doesn't let threads run.
+        """
+        self._home.closed = False
+        here, cluster = self._home.enter()
+        try:
+            here.call(cluster.start, self._patience(cluster))
+        except PortalStuck as stuck:
+            raise RuntimeError(str(stuck)) from None
+        return self
+
+    def close(self) -> None:
+        """Closes every connection once what was sent is answered. Leases still held stay until their ttl."""
+        self._home.close()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def deployment(self, name: str) -> Supervisor:
+        """The locks of another deployment of the same options. Raises OptionsError when there is none of that name."""
+        other = Supervisor.__new__(Supervisor)
+        other._own, other._deployment = self._home, self._home.map.require(name)
+        return other
+
+    def lock(self, resource: Resource, ttl: Seconds, *, wait: Wait = RETRY) -> Ok[Lease] | Refused:
+        """Acquires an exclusive lock on a resource.
+
+        resource: what to lock, str or bytes, 1 byte to 64 KiB
+        ttl: seconds until servers forget the lock by themselves
+        wait: RETRY the options' retry policy; 0 one attempt; seconds; None for ever
+
+        Returns Ok(lease), Err("lock_failure") when somebody else holds it, or Err("unavailable") when too many
+        servers did not vote; the last attempt decides which. Raises ValueError or TypeError for misuse, ClosedError.
+        """
+
+        async def lock(engine: Engine) -> Ok[Lease] | Refused:
+            outcome = await engine.acquire(resource, ttl, wait)
+            return Ok(Lease(self, engine, outcome)) if isinstance(outcome, LeaseRecord) else refused(outcome)
+
+        try:
+            return self._call(lock, longest(self._timing, wait), _let_go)
+        except QuorumUnavailable as error:
+            return refused(error)
+
+    def unlock(self, resource: Resource, lease: Lease | str) -> Ok[None] | Lost:
+        """Releases a lock by its lease, or by its token alone.
+
+        Returns Ok(None), Err("not_held") when it is no longer held, or Err("unavailable") when too few servers
+        answered to know. Raises ValueError for a lease on another resource.
+        """
+
+        async def unlock(engine: Engine) -> Ok[None] | Lost:
+            error = await engine.release(resource, known(engine, lease))
+            return Ok(None) if error is None else lost(error)
+
+        return self._finish(lease, unlock)
+
+    def extend(self, resource: Resource, lease: Lease | str, ttl: Seconds) -> Ok[Lease] | Lost:
+        """Gives a lock a new ttl (seconds from now) by its lease, or by its token alone.
+
+        Returns Ok(lease), Err("not_held") when it is no longer held, or Err("unavailable") when too few servers
+        answered: the lease then stays valid as long as it was.
+        """
+
+        async def extend(engine: Engine) -> Ok[Lease] | Lost:
+            outcome = await engine.extend(resource, known(engine, lease), ttl)
+            if isinstance(outcome, RedlockError):
+                return lost(outcome)
+            if isinstance(lease, Lease) and lease._record is outcome:
+                return Ok(lease)
+            return Ok(Lease(self, engine, outcome))
+
+        return self._finish(lease, extend)
+
+    def transaction(self, resource: Resource, ttl: Seconds, fn: Callable[[], T], *, wait: Wait = RETRY) -> T | Refused:
+        """Runs a function under a lock, and unlocks whatever it does.
+
+        Returns what it returns, or the Err of `lock` without having called it. What it raises passes through. A lease
+        that ran out meanwhile is logged as a warning. Raises TypeError for a coroutine function, before locking.
+        """
+        if inspect.iscoroutinefunction(fn):
+            raise TypeError("a synchronous transaction can't await a coroutine function; use AsyncRedlock")
+        outcome = self.lock(resource, ttl, wait=wait)
+        if isinstance(outcome, Err):
+            return outcome
+        try:
+            return fn()
+        finally:
+            if isinstance(ended := self.unlock(resource, outcome.value), Err):
+                _log.warning("%s", ended.error)
+
+    def mutex(self, resource: Resource, ttl: Seconds, *, wait: Wait = RETRY) -> Mutex:
+        """A handle for `with`; arguments as for `lock`."""
+        return Mutex(self, resource, ttl, wait)
+
+    def is_locked(self, resource: Resource) -> bool:
+        """Whether anybody holds the resource, on a quorum of servers. Raises QuorumUnavailable if too few answer."""
+
+        async def is_locked(engine: Engine) -> bool:
+            answer = await engine.is_locked(resource)
+            if isinstance(answer, QuorumUnavailable):
+                raise answer
+            return answer
+
+        return self._call(is_locked, self._timing.server_timeout)
+
+    def group_for(self, resource: Resource) -> str:
+        """The name of the group that votes on a resource."""
+        return self._home.map.group_for(self._name, resource)
+
+    def status(self) -> Status:
+        """An immutable snapshot: clusters, groups, servers with state, version, latency, errors, reconnects."""
+        here, cluster = self._home.enter()
+
+        async def status() -> Status:
+            return cluster.status()
+
+        return here.call(status)
+
+    def _acquire(self, resource: Resource, ttl: Seconds, wait: Wait) -> Lease:
+        """For handles: the lease, or the exception."""
+
+        async def acquire(engine: Engine) -> Lease:
+            outcome = await engine.acquire(resource, ttl, wait)
+            if isinstance(outcome, RedlockError):
+                raise outcome
+            return Lease(self, engine, outcome)
+
+        return self._call(acquire, longest(self._timing, wait), _abandon)
+
+    def _finish(
+        self, lease: Lease | str, make: Callable[[Engine], Coroutine[object, object, Ok[T] | Lost]]
+    ) -> Ok[T] | Lost:
+        """For a lease or token: the call, unless the lease belongs to the process this one was forked from."""
+        if isinstance(lease, Lease) and lease._engine.forked:
+            return lost(NotHeld("this lease belongs to the process that this one was forked from"))
+        try:
+            return self._call(make, 2 * self._timing.server_timeout)
+        except QuorumUnavailable as error:
+            return lost(error)
+
+    @property
+    def _timing(self) -> DeploymentOptions:
+        home = self._home
+        return home.options.deployments[home.map.require(self._name)]
+
+    def _patience(self, cluster: Cluster) -> float:
+        """Seconds that starting adds to a call."""
+        return 0.0 if cluster.started else max(d.connect_timeout for d in self._home.options.deployments.values())
+
+    def _call(
+        self,
+        make: Callable[[Engine], Coroutine[object, object, T]],
+        budget: float,
+        undo: Callable[[T], object] | None = None,
+    ) -> T:
+        """Runs a coroutine on the engine in the portal. Raises QuorumUnavailable when the portal's thread is stuck."""
+        here, cluster = self._home.enter()
+        name = self._name
+
+        async def call() -> T:
+            return await make(cluster.ready(name) or await cluster.engine(name))
+
+        try:
+            return here.call(call, budget + self._patience(cluster), undo)
+        except PortalStuck as stuck:
+            raise QuorumUnavailable(str(stuck)) from None
+
+
+def _let_go(outcome: Ok[Lease] | Refused) -> None:
+    if isinstance(outcome, Ok):
+        _abandon(outcome.value)
+
+
+def _abandon(lease: Lease) -> None:
+    lease._engine.abandon(lease._record)
