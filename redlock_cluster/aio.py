@@ -14,7 +14,7 @@ from redlock_cluster.core.timing import Seconds
 from redlock_cluster.engine.cluster import Cluster, Source
 from redlock_cluster.engine.supervisor import Status
 from redlock_cluster.engine.waiting import RETRY, Wait
-from redlock_cluster.errors import Contended, QuorumUnavailable, RedlockError
+from redlock_cluster.errors import Contended, RedlockError
 from redlock_cluster.handles import HeldLease, LockHandle, Lost, Refused, complain, known, lost, mutex_wait, refused
 from redlock_cluster.results import Ok
 
@@ -198,11 +198,15 @@ class AsyncSupervisor:
     @overload
     async def transaction(
         self, resource: Resource, ttl: Seconds, fn: Callable[[], Awaitable[T]], *, wait: Wait = RETRY
-    ) -> T | Refused: ...
+    ) -> T | Refused:
+        """With an async function."""
+
     @overload
     async def transaction(
         self, resource: Resource, ttl: Seconds, fn: Callable[[], T], *, wait: Wait = RETRY
-    ) -> T | Refused: ...
+    ) -> T | Refused:
+        """With a plain function."""
+
     async def transaction(
         self, resource: Resource, ttl: Seconds, fn: Callable[[], T | Awaitable[T]], *, wait: Wait = RETRY
     ) -> T | Refused:
@@ -228,10 +232,7 @@ class AsyncSupervisor:
     async def is_locked(self, resource: Resource) -> bool:
         """Whether anybody holds the resource, on a quorum of servers. Raises QuorumUnavailable if too few answer."""
         engine = await self._cluster.engine(self._name)
-        answer = await engine.is_locked(resource)
-        if isinstance(answer, QuorumUnavailable):
-            raise answer
-        return answer
+        return await engine.is_locked(resource)
 
     def group_for(self, resource: Resource) -> str:
         """The name of the group that votes on a resource."""

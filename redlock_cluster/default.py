@@ -15,8 +15,8 @@ from redlock_cluster.engine.cluster import Cluster, Source
 from redlock_cluster.errors import OptionsError
 from redlock_cluster.options import Options
 from redlock_cluster.options_file import load_options
-from redlock_cluster.portal import process_lock
-from redlock_cluster.sync import Home, Supervisor
+from redlock_cluster.portal import Home, process_lock
+from redlock_cluster.sync import Supervisor
 
 __all__ = ["AsyncDefaultSupervisor", "AsyncRedlock", "DefaultSupervisor", "Redlock"]
 

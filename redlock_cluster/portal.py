@@ -20,7 +20,11 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Generic, TypeVar, cast
 
-__all__ = ["CLOSING", "Portal", "PortalStuck", "keep_untouched", "portal", "process_lock"]
+from redlock_cluster.engine.cluster import Cluster
+from redlock_cluster.errors import ClosedError
+from redlock_cluster.options import Options
+
+__all__ = ["Home", "Portal", "PortalStuck", "portal", "process_lock"]
 
 T = TypeVar("T")
 
@@ -28,8 +32,7 @@ _log = logging.getLogger(__name__)
 
 _STARTING = 0.5  # seconds; a thread that does not run by then never will
 _SPARE = 0.5  # seconds that a call may take beyond what its policy says
-CLOSING = 5.0
-"""Seconds that closing may take at most."""
+_CLOSING = 5.0
 
 
 class PortalStuck(Exception):
@@ -169,12 +172,12 @@ class Portal:
         """Closes what runs in the loop, then ends the thread; waits a few seconds at most."""
         try:
             for close in list(self._closers.values()):
-                self.call(close, CLOSING)
+                self.call(close, _CLOSING)
         except PortalStuck as stuck:
             _log.warning("%s; left behind at exit", stuck)
         else:
             self.loop.call_soon_threadsafe(self.loop.stop)
-            self._ended.acquire(True, CLOSING)
+            self._ended.acquire(True, _CLOSING)
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
@@ -228,9 +231,39 @@ def process_lock() -> threading.Lock:
     return _Process.lock
 
 
-def keep_untouched(inherited: object) -> None:
-    """Keeps something that belongs to the parent process from being collected, and so closed, in a forked child."""
-    _Process.inherited.append(inherited)
+class Home:
+    """What supervisors of one options file share: the engines in this process's portal."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.map = Cluster(options)
+        self.closed = False
+        self._portal: Portal | None = None
+        self._cluster: Cluster | None = None
+
+    def enter(self) -> tuple[Portal, Cluster]:
+        """The portal and the engines in it; made at the first use in this process, also after a fork."""
+        if self.closed:
+            raise ClosedError("the supervisor is closed")
+        here, cluster = portal(), self._cluster
+        if self._portal is here and cluster is not None:
+            return here, cluster
+        with process_lock():
+            if self._portal is not here or self._cluster is None:
+                _Process.inherited.append(self._cluster)
+                self._cluster, self._portal = Cluster(self.options), here
+                here.on_close(self, self._cluster.close)
+            return here, self._cluster
+
+    def close(self) -> None:
+        """Closes in this process; what an ancestor opened stays as it is."""
+        self.closed = True
+        cluster, self._cluster = self._cluster, None
+        if cluster is not None and self._portal is portal():
+            self._portal.on_close(self, None)
+            self._portal.call(cluster.close, _CLOSING)
+        else:
+            _Process.inherited.append(cluster)
 
 
 def _after_fork() -> None:

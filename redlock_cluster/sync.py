@@ -16,12 +16,12 @@ from redlock_cluster.engine.supervisor import Engine, Status
 from redlock_cluster.engine.waiting import RETRY, Wait, longest
 from redlock_cluster.errors import ClosedError, Contended, NotHeld, QuorumUnavailable, RedlockError
 from redlock_cluster.handles import HeldLease, LockHandle, Lost, Refused, complain, known, lost, mutex_wait, refused
-from redlock_cluster.options import DeploymentOptions, Options
+from redlock_cluster.options import DeploymentOptions
 from redlock_cluster.options_file import load_options
-from redlock_cluster.portal import CLOSING, Portal, PortalStuck, keep_untouched, portal, process_lock
+from redlock_cluster.portal import Home, PortalStuck
 from redlock_cluster.results import Err, Ok
 
-__all__ = ["Home", "Lease", "Mutex", "Supervisor"]
+__all__ = ["Lease", "Mutex", "Supervisor"]
 
 T = TypeVar("T")
 
@@ -112,41 +112,6 @@ class Mutex(LockHandle[Lease]):
             lease.release()
         except RedlockError as problem:
             complain(problem, error)
-
-
-class Home:
-    """What supervisors of one options file share: the engines in this process's portal."""
-
-    def __init__(self, options: Options) -> None:
-        self.options = options
-        self.map = Cluster(options)
-        self.closed = False
-        self._portal: Portal | None = None
-        self._cluster: Cluster | None = None
-
-    def enter(self) -> tuple[Portal, Cluster]:
-        """The portal and the engines in it; made at the first use in this process, also after a fork."""
-        if self.closed:
-            raise ClosedError("the supervisor is closed")
-        here, cluster = portal(), self._cluster
-        if self._portal is here and cluster is not None:
-            return here, cluster
-        with process_lock():
-            if self._portal is not here or self._cluster is None:
-                keep_untouched(self._cluster)
-                self._cluster, self._portal = Cluster(self.options), here
-                here.on_close(self, self._cluster.close)
-            return here, self._cluster
-
-    def close(self) -> None:
-        """Closes in this process; what an ancestor opened stays as it is."""
-        self.closed = True
-        cluster, self._cluster = self._cluster, None
-        if cluster is not None and self._portal is portal():
-            self._portal.on_close(self, None)
-            self._portal.call(cluster.close, CLOSING)
-        else:
-            keep_untouched(cluster)
 
 
 class Supervisor:
@@ -274,14 +239,7 @@ class Supervisor:
 
     def is_locked(self, resource: Resource) -> bool:
         """Whether anybody holds the resource, on a quorum of servers. Raises QuorumUnavailable if too few answer."""
-
-        async def is_locked(engine: Engine) -> bool:
-            answer = await engine.is_locked(resource)
-            if isinstance(answer, QuorumUnavailable):
-                raise answer
-            return answer
-
-        return self._call(is_locked, self._timing.server_timeout)
+        return self._call(lambda engine: engine.is_locked(resource), self._timing.server_timeout)
 
     def group_for(self, resource: Resource) -> str:
         """The name of the group that votes on a resource."""

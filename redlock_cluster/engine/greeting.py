@@ -67,30 +67,29 @@ async def greet(connection: Connection, server: ServerOptions, key_prefix: str) 
 async def _hello(connection: Connection, server: ServerOptions) -> None:
     """`HELLO 3`; servers that don't know it (before Redis 6) get `AUTH` and stay with RESP2."""
     password = server.password.get_secret_value() if server.password is not None else None
-    credentials = () if password is None else (server.username or "default", password)
-    reply = await connection.request("HELLO", 3, *(("AUTH", *credentials) if credentials else ()))
-    if not isinstance(reply, ErrorReply):
-        if not isinstance(reply, (dict, list)):
-            raise ConnectionFailed("what answers there is not a Redis-protocol server")
+    credentials = () if password is None else ("AUTH", server.username or "default", password)
+    reply = await connection.request("HELLO", 3, *credentials)
+    if isinstance(reply, (dict, list)):
         return
-    if reply.code in _TELLING:
+    if isinstance(reply, ErrorReply) and reply.code in _TELLING:
         raise ConnectionFailed(_authentication(reply, password))
     if password is not None:
-        words = credentials if server.username else credentials[1:]
-        reply = await connection.request("AUTH", *words)
-        if isinstance(reply, ErrorReply):
+        user = (server.username,) if server.username else ()
+        reply = await connection.request("AUTH", *user, password)
+        if reply != b"OK":
             raise ConnectionFailed(_authentication(reply, password))
     reply = await connection.request("PING")
     if reply != b"PONG":
-        text = _authentication(reply, password) if isinstance(reply, ErrorReply) else "no answer to PING"
-        raise ConnectionFailed(f"what answers there is not a Redis-protocol server, or refuses: {text}")
+        raise ConnectionFailed(_authentication(reply, password))
 
 
-def _authentication(reply: ErrorReply, password: str | None) -> str:
-    """The error without what it may repeat: old servers echo a command's arguments, the password among them."""
+def _authentication(reply: object, password: str | None) -> str:
+    """Why the greeting failed, without what an error may repeat: old servers echo a command's arguments."""
+    if not isinstance(reply, ErrorReply):
+        return "what answers there is not a Redis-protocol server"
     if reply.code not in _TELLING:
-        return f"{reply.code[:16]} error in the greeting"
-    return reply.text if not password else reply.text.replace(password, "…")
+        return f"the server refused the greeting ({reply.code[:16]})"
+    return reply.text.replace(password, "…") if password else reply.text
 
 
 def _facts(reply: object) -> dict[str, str]:

@@ -171,10 +171,13 @@ class Engine:
         group = self._only or self._groups[self._ring.group_for(record.resource)]
         return () if record.round is None else record.round.votes(group.names)
 
-    async def is_locked(self, resource: Resource) -> bool | QuorumUnavailable:
-        """Whether anybody holds the resource, or why that can't be said."""
+    async def is_locked(self, resource: Resource) -> bool:
+        """Whether anybody holds the resource. Raises QuorumUnavailable if that can't be said."""
         group, key = self.route(resource)
-        return await group.is_locked(resource, key)
+        answer = await group.is_locked(resource, key)
+        if isinstance(answer, QuorumUnavailable):
+            raise answer
+        return answer
 
     def status(self) -> ClusterStatus:
         """A snapshot of every group and server."""

@@ -1,0 +1,244 @@
+"""From the plain tree of a file to `Options`: every form a file may use, and every problem it may have.
+
+The tree is dicts, lists and scalars. It is read from the leaves up, one model at a time, so that a problem in one place
+hides none in another.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path as File
+from typing import Final, TypeVar
+
+from pydantic import BaseModel, SecretStr
+
+from redlock_cluster.options import (
+    EXCLUSIVE,
+    NAME_PATTERN,
+    TLS_NAMES,
+    DeploymentEntry,
+    DeploymentOptions,
+    GroupOptions,
+    Options,
+    ServerEntry,
+    ServerOptions,
+)
+from redlock_cluster.options_kinds import Duration, server_from_url
+from redlock_cluster.options_problems import BROKEN, Path, Problems, spelled
+
+__all__ = ["Builder"]
+
+Model = TypeVar("Model", bound=BaseModel)
+Addresses = dict[tuple[str, int], Path]
+
+RING_POINTS: Final = 40  # uhashring's vnodes of a ketama node of average weight
+LONGEST_PASSWORD: Final = 65536
+DEPLOYMENT_NAMES: Final = (*(name for name in DeploymentEntry.model_fields if name != "groups"), "servers", "cluster")
+MAXIMA: Final[dict[str, object]] = {
+    name: Duration().written(DeploymentEntry.model_fields[name].default)
+    for name in ("retry_interval_max", "reconnection_interval_max")
+}
+"""Written like in a file, so that they are checked against the bases when they are left out."""
+
+
+class Builder:
+    """Builds `Options` from a tree and tells all its problems."""
+
+    def __init__(self, problems: Problems) -> None:
+        self.problems = problems
+
+    def options(self, tree: object) -> Options | None:
+        """Return the options of a whole file, or None after telling why not."""
+        if tree is None or tree == {}:
+            self.problems.add((), "empty; give servers, cluster or deployments")
+            return None
+        fields = self.problems.expect_map(tree, (), "options")
+        if fields is None:
+            return None
+        if "deployments" in fields:
+            return self._several(fields)
+        if "default" in fields:
+            self.problems.add(("default",), "only together with deployments; remove it")
+        deployment = self._deployment({name: node for name, node in fields.items() if name != "default"}, ())
+        if deployment is None:
+            return None
+        return Options.model_construct(deployments={"default": deployment}, default="default")
+
+    def _several(self, fields: dict[str, object]) -> Options | None:
+        for name in fields.keys() & set(DEPLOYMENT_NAMES):
+            self.problems.add((name,), "stands beside deployments; move it into the deployments it is for")
+        self.problems.unknown(fields, ("deployments", "default", *DEPLOYMENT_NAMES), ())
+        nodes = self.problems.expect_map(fields["deployments"], ("deployments",), "names to options")
+        if nodes is None:
+            return None
+        if not nodes:
+            self.problems.add(("deployments",), "no deployments; give at least one")
+        deployments = {}
+        for name, node in nodes.items():
+            if not re.fullmatch(NAME_PATTERN, name):
+                text = "a name begins with a letter, a digit or _, and goes on with these, space, point, +, / or -"
+                self.problems.add(("deployments",), text)
+            elif deployment := self._deployment(node, ("deployments", name)):
+                deployments[name] = deployment
+        return Options.model_construct(deployments=deployments, default=self._default(fields.get("default"), nodes))
+
+    def _default(self, chosen: object, nodes: dict[str, object]) -> str | None:
+        if chosen is None:
+            return "default" if "default" in nodes else None
+        if isinstance(chosen, str) and chosen in nodes:
+            return chosen
+        if chosen is not BROKEN:
+            names = [name for name in nodes if re.fullmatch(NAME_PATTERN, name)]
+            self.problems.add(("default",), f"no such deployment; there are {', '.join(names)}")
+        return None
+
+    def _deployment(self, node: object, path: Path) -> DeploymentOptions | None:
+        fields = self.problems.expect_map(node, path, "options")
+        if fields is None:
+            return None
+        guesses = self.problems.unknown(fields, DEPLOYMENT_NAMES if path else (*DEPLOYMENT_NAMES, "deployments"), path)
+        self._exclusive(fields, path)
+        if {"servers", "cluster"} <= fields.keys():
+            self.problems.add((*path, "cluster"), "given beside servers; keep servers (one group) or cluster (several)")
+        elif not (fields.keys() | guesses) & {"servers", "cluster", "deployments"}:
+            self.problems.add(path, f"no servers; give servers or cluster{'' if path else ' or deployments'}")
+        groups: tuple[GroupOptions, ...] | None = None
+        if "cluster" in fields:
+            groups = self._cluster(fields["cluster"], (*path, "cluster"))
+        if "servers" in fields:
+            servers = self._servers(fields["servers"], (*path, "servers"), {})
+            groups = (GroupOptions.model_construct(name="0", weight=1, servers=servers),) if servers else None
+        entry, _ = self.problems.model(DeploymentEntry, MAXIMA | fields | {"groups": ()}, path)
+        return _narrowed(DeploymentOptions, entry, groups=groups, **_both_ends(entry)) if entry and groups else None
+
+    def _cluster(self, node: object, path: Path) -> tuple[GroupOptions, ...] | None:
+        nodes = self.problems.expect_list(node, path, "groups")
+        if nodes is None:
+            return None
+        if not nodes:
+            self.problems.add(path, "no groups; give at least one")
+        addresses: Addresses = {}
+        names: dict[str, Path] = {}
+        built: list[GroupOptions] = []
+        for index, item in enumerate(nodes):
+            at = (*path, index)
+            if group := self._group(item, at, addresses):
+                built.append(group)
+            name = item.get("name") if isinstance(item, dict) else None
+            first = names.setdefault(name if isinstance(name, str) else str(index), at)
+            if first != at:
+                self.problems.add(at, f"the same name as {spelled(first)}; every group needs its own")
+        if len(built) < len(nodes):
+            return None
+        self._every_group_on_ring([group.weight for group in built], path)
+        return tuple(built)
+
+    def _every_group_on_ring(self, weights: list[int], path: Path) -> None:
+        for index, weight in enumerate(weights):
+            if RING_POINTS * len(weights) * weight < sum(weights):
+                text = "so little beside the other groups that this one would get no resource; raise it or lower theirs"
+                self.problems.add((*path, index, "weight"), text)
+
+    def _group(self, node: object, path: Path, addresses: Addresses) -> GroupOptions | None:
+        name = str(path[-1])
+        if isinstance(node, list):
+            servers = self._servers(node, path, addresses)
+            return GroupOptions.model_construct(name=name, weight=1, servers=servers) if servers else None
+        fields = self.problems.expect_map(node, path, "name, weight and servers, or a list of servers")
+        if fields is None:
+            return None
+        guesses = self.problems.unknown(fields, GroupOptions.model_fields, path)
+        servers = None
+        if "servers" in fields:
+            servers = self._servers(fields["servers"], (*path, "servers"), addresses)
+        elif "servers" not in guesses:
+            self.problems.add(path, "no servers; give servers")
+        group, _ = self.problems.model(GroupOptions, {"name": name, **fields, "servers": ()}, path)
+        return _narrowed(GroupOptions, group, servers=servers) if group and servers else None
+
+    def _servers(self, node: object, path: Path, addresses: Addresses) -> tuple[ServerOptions, ...] | None:
+        nodes = self.problems.expect_list(node, path, "servers")
+        if nodes is None:
+            return None
+        if not nodes:
+            self.problems.add(path, "no servers; a group needs an odd number, add one")
+        elif len(nodes) % 2 == 0:
+            self.problems.add(path, f"{len(nodes)} servers; a group needs an odd number, add or remove one")
+        servers = [self._server(item, (*path, index), addresses) for index, item in enumerate(nodes)]
+        return tuple(server for server in servers if server) if nodes and None not in servers else None
+
+    def _server(self, node: object, path: Path, addresses: Addresses) -> ServerOptions | None:
+        fields = server_from_url(node) if isinstance(node, str) else node
+        if isinstance(fields, str):
+            self.problems.add(path, fields)
+            return None
+        fields = self.problems.expect_map(fields, path, "host, port and so on, or a URL")
+        if fields is None:
+            return None
+        url = isinstance(node, str)
+        told = len(self.problems.found)
+        self.problems.unknown(fields, tuple(ServerEntry.model_fields), path)
+        self._exclusive(fields, path)
+        entry, wrong = self.problems.model(ServerEntry, fields, path, url)
+        # What is right is checked although something is wrong.
+        sound, _ = Problems().model(ServerEntry, {name: v for name, v in fields.items() if name not in wrong}, path)
+        assert sound is not None
+        if not wrong & {"host", "port", "socket"}:
+            first = addresses.setdefault(sound.process, path)
+            if first != path:
+                self.problems.add(path, f"the same server as {spelled(first)}; it can vote only once, remove one")
+        for name, text in _tls_problems(sound, wrong):
+            self.problems.add_part(path, name, text, url)
+        password = self._password(sound, path)
+        if entry is None or len(self.problems.found) > told:
+            return None
+        return _narrowed(ServerOptions, entry, password=password)
+
+    def _password(self, entry: ServerEntry, path: Path) -> SecretStr | None:
+        if entry.password_file is None:
+            return entry.password or entry.auth
+        text, problem = "", ""
+        try:
+            with File(entry.password_file).open(encoding="utf-8") as file:
+                text = file.read(LONGEST_PASSWORD).rstrip("\r\n")
+            problem = "" if 0 < len(text) < LONGEST_PASSWORD else "the file is empty or too long for a password"
+        except OSError as error:
+            problem = f"the file can't be read: {error.strerror}"
+        except ValueError:
+            problem = "the file is not UTF-8 text"
+        if problem:
+            self.problems.add((*path, "password_file"), problem)
+        return SecretStr(text)
+
+    def _exclusive(self, fields: dict[str, object], path: Path) -> None:
+        for one, other in EXCLUSIVE:
+            if fields.get(one) is not None and fields.get(other) is not None:
+                self.problems.add((*path, one), f"given beside {other}; keep one of the two")
+
+
+def _narrowed(model: type[Model], entry: BaseModel, **changes: object) -> Model:
+    return model.model_construct(**{name: getattr(entry, name) for name in model.model_fields} | changes)
+
+
+def _both_ends(entry: DeploymentEntry) -> dict[str, object]:
+    ends: dict[str, object] = {}
+    for name in ("retry_interval", "reconnection_interval"):
+        if (interval := getattr(entry, name)) is not None:
+            ends |= {f"{name}_base": interval, f"{name}_max": interval}
+    return ends
+
+
+def _tls_problems(server: ServerEntry, wrong: set[str]) -> list[tuple[str, str]]:
+    if "ssl" in wrong:
+        return []
+    given = [name for name in TLS_NAMES if name in server.model_fields_set]
+    if not server.ssl:
+        return [(name, "has no effect without ssl: true; turn ssl on or remove it") for name in given]
+    problems = [("ssl", "a Unix socket has no TLS; remove one of the two")] if server.socket is not None else []
+    for name in given:
+        file = getattr(server, name)
+        if isinstance(file, str) and not File(file).is_file():
+            problems.append((name, "no such file"))
+    if server.ssl_keyfile is not None and server.ssl_certfile is None and "ssl_certfile" not in wrong:
+        problems.append(("ssl_keyfile", "a key without its certificate; give ssl_certfile too"))
+    return problems
