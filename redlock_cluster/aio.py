@@ -168,8 +168,9 @@ class AsyncSupervisor:
         Returns Ok(lease), Err("lock_failure") when somebody else holds it, or Err("unavailable") when too many
         servers did not vote; the last attempt decides which. Raises ValueError or TypeError for misuse, ClosedError.
         """
-        outcome = await self._acquire(resource, ttl, wait)
-        return Ok(outcome) if isinstance(outcome, AsyncLease) else refused(outcome)
+        engine = self._cluster.ready(self._name) or await self._cluster.engine(self._name)
+        outcome = await engine.acquire(resource, ttl, wait)
+        return Ok(AsyncLease(engine, outcome)) if isinstance(outcome, LeaseRecord) else refused(outcome)
 
     async def unlock(self, resource: Resource, lease: AsyncLease | str) -> Ok[None] | Lost:
         """Releases a lock by its lease, or by its token alone.
@@ -177,7 +178,7 @@ class AsyncSupervisor:
         Returns Ok(None), Err("not_held") when it is no longer held, or Err("unavailable") when too few servers
         answered to know. Raises ValueError for a lease on another resource.
         """
-        engine = await self._cluster.engine(self._name)
+        engine = self._cluster.ready(self._name) or await self._cluster.engine(self._name)
         error = await engine.release(resource, known(engine, lease))
         return Ok(None) if error is None else lost(error)
 

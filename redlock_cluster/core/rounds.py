@@ -57,6 +57,17 @@ class _Round:
         """Mask of the servers that voted FOR or AGAINST."""
         return self.granted | self.against
 
+    def _grant(self, index: int) -> None:
+        """FOR; after the time-out it is a grant all the same."""
+        self.granted |= 1 << index
+        if self.absent:
+            self.absent &= ~(1 << index)
+
+    def _refuse(self, index: int, detail: str | bytes | None) -> None:
+        self.against |= 1 << index
+        self.absent &= ~(1 << index)
+        self._note(index, detail)
+
     def _note(self, index: int, detail: str | bytes | None) -> None:
         if self.details is None:
             self.details = {}
@@ -92,13 +103,12 @@ class AcquireRound(_Round):
         names_holder: the command was sent with GET, so nil means granted and a value is the holder's token;
         without it OK means granted and nil that somebody unknown holds.
         """
-        bit = 1 << index
         if (reply is None) if names_holder else (reply == _OK):
-            self.granted |= bit
-            self.absent &= ~bit  # a grant after the time-out is a grant all the same
-            if self.verdict is not None or self.granted.bit_count() < self.quorum:
+            self._grant(index)
+            if self.verdict is not None:
                 return False
-            self.hopeless = False
+            if self.granted.bit_count() < self.quorum:
+                return self.hopeless and self._weigh()
             self.verdict = Verdict.WON
             return True
         if type(reply) is bytes if names_holder else reply is None:
@@ -108,10 +118,7 @@ class AcquireRound(_Round):
         return self.miss(index, f"unexpected reply {describe(reply)}")
 
     def _refused(self, index: int, holder: bytes | None) -> bool:
-        bit = 1 << index
-        self.against |= bit
-        self.absent &= ~bit
-        self._note(index, holder)
+        self._refuse(index, holder)
         return self._weigh()
 
     def miss(self, index: int, why: str) -> bool:
@@ -179,22 +186,22 @@ class CompareRound(_Round):
         super().__init__(size)
         self.outcome: Outcome | None = None
 
+    def grant(self, index: int) -> bool:
+        """Counts a server that did it; true when that decided the round."""
+        self._grant(index)
+        return self._weigh()
+
     def count(self, index: int, reply: object, doubtful: bool = False) -> bool:
         """Counts a server's reply: 1 or OK did it, 0 or nil holds no such token. True when it decided the round.
 
         doubtful: an earlier release's reply from this server was lost, so 0 may be our own deletion: ABSENT.
         """
         if reply == _OK or (reply == 1 and type(reply) is int):
-            self.granted |= 1 << index
-            self.absent &= ~(1 << index)
-        elif (
-            reply is None or (reply == 0 and type(reply) is int) or (isinstance(reply, ErrorReply) and reply.wrong_type)
-        ):
+            return self.grant(index)
+        if reply is None or (reply == 0 and type(reply) is int) or (isinstance(reply, ErrorReply) and reply.wrong_type):
             if doubtful:
                 return self.miss(index, "not there, perhaps by an earlier release whose reply was lost")
-            self.against |= 1 << index
-            self.absent &= ~(1 << index)
-            self._note(index, "does not hold the token")
+            self._refuse(index, "does not hold the token")
         else:
             return self.miss(
                 index, reply.text if isinstance(reply, ErrorReply) else f"unexpected reply {describe(reply)}"
@@ -213,12 +220,14 @@ class CompareRound(_Round):
     def _weigh(self) -> bool:
         if self.outcome is not None:
             return False
-        outstanding = self.outstanding.bit_count()
         done, gone = self.granted.bit_count(), self.against.bit_count()
-        spare = self.size - self.quorum
         if done >= self.quorum:
             self.outcome = Outcome.DONE
-        elif gone > spare:
+            return True
+        if not gone and not self.absent:
+            return False
+        outstanding, spare = self.outstanding.bit_count(), self.size - self.quorum
+        if gone > spare:
             self.outcome = Outcome.GONE
         elif done + outstanding < self.quorum and gone + outstanding <= spare:
             self.outcome = Outcome.UNKNOWN

@@ -13,7 +13,7 @@ from redlock_cluster.core.commands import SCRIPTED, Dialect, ErrorReply, evaluat
 from redlock_cluster.core.leases import LeaseRecord, LeaseState
 from redlock_cluster.core.rounds import CompareRound
 from redlock_cluster.core.votes import Token
-from redlock_cluster.engine.connection import Connection
+from redlock_cluster.engine.connection import MAX_UNANSWERED, Connection
 from redlock_cluster.engine.link import Debt
 from redlock_cluster.engine.rounds import LOST_REPLY, Round
 from redlock_cluster.lua import EXTEND, RELEASE
@@ -53,7 +53,7 @@ class _Comparison(Round[CompareRound]):
             if not mask >> link.index & 1:
                 continue
             connection = link.connection
-            if connection is None or connection.full:
+            if connection is None or len(connection.pending) >= MAX_UNANSWERED:
                 self._miss(link.index, link.absence())
                 continue
             spoken = SCRIPTED if self.record is None else connection.dialect
@@ -62,7 +62,7 @@ class _Comparison(Round[CompareRound]):
                 command = self._command(dialect)
             connection.send(command, self)
         self._progress()
-        self._await_votes()
+        self._sent()
 
     def reply(self, connection: Connection, value: object) -> None:
         """Counts a vote; NOSCRIPT is answered with the script in full."""
@@ -91,14 +91,24 @@ class Release(_Comparison):
         if record is None:
             self._ask(-1)
             return self
-        for link in self.lane:
-            bit = 1 << link.index
-            if record.deleted & bit:
-                self.votes.count(link.index, 1)
-            elif not record.sent & bit:
-                self.votes.count(link.index, 0)
-        self._ask(record.sent & ~record.deleted)
+        ask = record.sent & ~record.deleted
+        for index in range(self.group.size):
+            if record.deleted >> index & 1:
+                self.votes.count(index, 1)
+            elif not ask >> index & 1:
+                self.votes.count(index, 0)
+        self._ask(ask)
         return self
+
+    def reply(self, connection: Connection, value: object) -> None:
+        """Counts a vote; a lease remembers who deleted it."""
+        record = self.record
+        if value == 1 and type(value) is int and record is not None:
+            record.deleted |= 1 << connection.index
+            if self.votes.grant(connection.index):
+                self._progress()
+        else:
+            super().reply(connection, value)
 
     def _command(self, dialect: Dialect) -> bytes:
         return dialect.release(self.key, self.token)
@@ -110,9 +120,7 @@ class Release(_Comparison):
         record, bit = self.record, 1 << index
         if record is None:
             return self.votes.count(index, value)
-        if value == 1:
-            record.deleted |= bit
-        elif value == 0 and record.deleted & bit:
+        if value == 0 and record.deleted & bit:
             value = 1  # an earlier round of this lease did it
         elif isinstance(value, ErrorReply) and not value.wrong_type:
             self._owe(record, index)

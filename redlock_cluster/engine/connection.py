@@ -38,19 +38,37 @@ class Sink(Protocol):
 
 
 class Outbox:
-    """Collects what all connections have to send and writes it at the end of the loop's turn."""
+    """Collects what all connections have to send and writes it at the end of the loop's turn.
 
-    __slots__ = ("_loop", "_waiting")
+    A caller that is alone gains nothing from that and would wait a turn: after a turn in which one round was sent, the
+    next turn's first round is written at once, and only what joins it in that turn is collected.
+    """
+
+    __slots__ = ("_alone", "_loop", "_rounds", "_scheduled", "_waiting")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._waiting: list[Connection] = []
+        self._rounds, self._alone, self._scheduled = 0, False, False
 
     def add(self, connection: Connection) -> None:
         """This connection has something to send."""
-        if not self._waiting:
-            self._loop.call_soon(self._flush)
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._end_turn)
         self._waiting.append(connection)
+
+    def end_round(self) -> None:
+        """A round's commands have all been queued."""
+        self._rounds += 1
+        if self._alone and self._rounds == 1:
+            self._flush()
+
+    def _end_turn(self) -> None:
+        self._alone = self._rounds == 1
+        self._scheduled, self._rounds = False, 0
+        if self._waiting:
+            self._flush()
 
     def _flush(self) -> None:
         waiting, self._waiting = self._waiting, []
@@ -149,11 +167,10 @@ class Connection(asyncio.Protocol):
         """Called by the loop: hands each whole reply to the next in line."""
         self.heard += 1
         self.silent = False
-        pending = self.pending
-        next_reply = self._reader.gets
+        pending, reader = self.pending, self._reader
         try:
-            self._reader.feed(data)
-            while self.alive and (reply := next_reply()) is not _MISSING:
+            reader.feed(data)
+            while (reply := reader.gets()) is not _MISSING:
                 if reply.__class__ is PushNotification:
                     continue
                 if not pending:

@@ -59,7 +59,7 @@ class Group:
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.name, self.weight = group.name, group.weight
-        self.clock, self.deadlines = ports.clock, deadlines
+        self.clock, self.outbox, self.deadlines = ports.clock, outbox, deadlines
         self.timing = Timing(options.drift_factor, options.server_timeout)
         self.size = len(group.servers)
         self.servers = tuple(Server(s, i, options, ports, outbox) for i, s in enumerate(group.servers))
@@ -83,7 +83,8 @@ class Group:
         """One attempt: the lease, or why there is none. Cancelling it gives back what was granted."""
         attempt = Attempt(self, resource, key, ttl_ms).begin()
         try:
-            await attempt.wait()
+            if not attempt.decided:
+                await attempt.ended()
         except asyncio.CancelledError:
             attempt.abandon()
             raise
@@ -114,20 +115,22 @@ class Group:
 
     async def release(self, record: LeaseRecord) -> RedlockError | None:
         """Releases a lease: None when a quorum deleted it, else why that can't be said."""
-        state = record.state(self.clock())
-        if not record.begin_release(self.clock()):
-            if state is LeaseState.LOST:
+        now = self.clock()
+        if not record.begin_release(now):
+            if record.state(now) is LeaseState.LOST:
                 give_back(self, record)
                 return LeaseLost(f"the lease on {resource_text(record.resource)!r} had ended before its release")
             return NotHeld(f"{resource_text(record.resource)!r} was released before")
         release = Release(self, record.key, record.token, self.timing.patience(record.ttl_ms), record).begin()
-        await release.wait()
+        if not release.decided:
+            await release.ended()
         return self._unreleased(release, record.resource)
 
     async def release_token(self, resource: Resource, key: bytes, token: Token) -> RedlockError | None:
         """Releases by a token string, without a lease at hand."""
         release = Release(self, key, token, self.timing.server_timeout, None).begin()
-        await release.wait()
+        if not release.decided:
+            await release.ended()
         return self._unreleased(release, resource)
 
     def _unreleased(self, release: Release, resource: Resource) -> RedlockError | None:
@@ -144,10 +147,10 @@ class Group:
     async def extend(self, record: LeaseRecord, ttl_ms: int) -> RedlockError | None:
         """Gives a lease a new ttl from now: None when a quorum did so in time, else why not."""
         while (running := self.extensions.get(record.token)) is not None:
-            await running.wait()
+            await running.ended()
         extension = Extension(self, record.key, record.token, ttl_ms, record)
-        if extension.begin():
-            await extension.wait()
+        if extension.begin() and not extension.decided:
+            await extension.ended()
         context = self._context(extension, record.resource)
         if record.state(self.clock()) is LeaseState.LOST:
             give_back(self, record)
@@ -164,7 +167,8 @@ class Group:
         """Extends by a token string: a lease of its own when a quorum still knows the token."""
         extension = Extension(self, key, token, ttl_ms, None)
         extension.begin()
-        await extension.wait()
+        if not extension.decided:
+            await extension.ended()
         outcome, context = extension.votes.outcome, self._context(extension, resource)
         if outcome is Outcome.GONE or (outcome is Outcome.DONE and self.clock() >= extension.valid_until):
             return LeaseLost(f"{context[0]!r} is not held by this token", *context)
@@ -179,7 +183,8 @@ class Group:
     async def is_locked(self, resource: Resource, key: bytes) -> bool | QuorumUnavailable:
         """Whether a quorum of servers names one holder of the key."""
         inspection = Inspection(self, key, AcquireRound(self.size), self.timing.server_timeout).begin(key)
-        await inspection.wait()
+        if not inspection.decided:
+            await inspection.ended()
         if inspection.votes.verdict is Verdict.UNAVAILABLE:
             text = f"whether {resource_text(resource)!r} is locked is unknown"
             return QuorumUnavailable(text, *self._context(inspection, resource))

@@ -59,13 +59,6 @@ class Link:
 
     # --- what rounds use -------------------------------------------------------------------------------------------
 
-    def usable(self) -> Connection | None:
-        """The connection, if a new round may wait for its vote."""
-        connection = self.connection
-        if connection is None or connection.silent or connection.full:
-            return None
-        return connection
-
     def overdue(self, waited: float) -> None:
         """A vote was waited for in vain: after a full server timeout no round waits for it until it answers again."""
         if self.connection is not None and waited >= self._options.server_timeout:

@@ -18,7 +18,7 @@ from redlock_cluster.core.leases import LeaseRecord
 from redlock_cluster.core.names import Resource
 from redlock_cluster.core.rounds import AcquireRound, CompareRound
 from redlock_cluster.core.votes import Verdict
-from redlock_cluster.engine.connection import Connection
+from redlock_cluster.engine.connection import MAX_UNANSWERED, Connection
 from redlock_cluster.engine.link import Debt, Link
 
 if TYPE_CHECKING:
@@ -48,12 +48,11 @@ class Round(ABC, Generic[Votes]):
         self.decided = False
         self._waiters: list[asyncio.Future[None]] = []
 
-    async def wait(self) -> None:
-        """Returns when the round is decided; cancelling it leaves the round running."""
-        if not self.decided:
-            waiter = self.group.loop.create_future()
-            self._waiters.append(waiter)
-            await waiter
+    def ended(self) -> asyncio.Future[None]:
+        """Done when the round, which is not decided yet, is; cancelling it leaves the round running."""
+        waiter: asyncio.Future[None] = self.group.loop.create_future()
+        self._waiters.append(waiter)
+        return waiter
 
     @property
     def outstanding(self) -> int:
@@ -87,9 +86,10 @@ class Round(ABC, Generic[Votes]):
     def _progress(self) -> None:
         """The votes have reached a turning point."""
 
-    def _await_votes(self) -> None:
-        if self.votes.outstanding:
-            self.group.deadlines.add(self.started, self.patience, self)
+    def _sent(self) -> None:
+        """Everything was queued: it is written, and waited for."""
+        self.group.outbox.end_round()
+        self.group.deadlines.add(self.started, self.patience, self)
 
     def _decide(self) -> None:
         self.decided = True
@@ -114,8 +114,8 @@ class Attempt(Round[AcquireRound]):
         """SET to every server that can answer, all in this turn of the loop; to none if they can't make a quorum."""
         votes, usable = self.votes, []
         for link in self.lane:
-            connection = link.usable()
-            if connection is None:
+            connection = link.connection
+            if connection is None or connection.silent or len(connection.pending) >= MAX_UNANSWERED:
                 votes.miss(link.index, link.absence())
             else:
                 usable.append(connection)
@@ -130,7 +130,7 @@ class Attempt(Round[AcquireRound]):
                 command = dialect.acquire(self.key, self.token, self.ttl_ms)
             connection.send(command, self)
             self.sent |= 1 << connection.index
-        self._await_votes()
+        self._sent()
         return self
 
     def reply(self, connection: Connection, value: object) -> None:
@@ -179,13 +179,13 @@ class Inspection(Round[AcquireRound]):
         """GET to every server that can answer."""
         command = pack_command((b"GET", key))
         for link in self.lane:
-            connection = link.usable()
-            if connection is None:
+            connection = link.connection
+            if connection is None or connection.silent or connection.full:
                 self.votes.miss(link.index, link.absence())
             else:
                 connection.send(command, self)
         self._progress()
-        self._await_votes()
+        self._sent()
         return self
 
     def reply(self, connection: Connection, value: object) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import socket
+from collections.abc import Coroutine
 from dataclasses import dataclass
 
 from redlock_cluster.core.leases import LeaseRecord
@@ -135,11 +136,13 @@ class Engine:
         data = resource_bytes(resource)
         return self._only or self._groups[self._ring.route(data)], self._prefix + data
 
-    async def acquire(self, resource: Resource, ttl: Seconds, wait: Wait) -> LeaseRecord | LockNotAcquired:
+    def acquire(
+        self, resource: Resource, ttl: Seconds, wait: Wait
+    ) -> Coroutine[object, object, LeaseRecord | LockNotAcquired]:
         """Acquires an exclusive lease, or says why not."""
         ttl_ms = self._timing.ttl_ms(ttl)
         group, key = self.route(resource)
-        return await self._waiting.acquire(group, resource, key, ttl_ms, wait)
+        return self._waiting.acquire(group, resource, key, ttl_ms, wait)
 
     async def release(self, resource: Resource, lease: LeaseRecord | Token) -> RedlockError | None:
         """Releases by lease or token: None when a quorum deleted it, else why that can't be said."""
