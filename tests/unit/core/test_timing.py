@@ -1,0 +1,85 @@
+"""Times: what a ttl may be, what drift leaves of it, and how waiting grows."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from redlock_cluster.core.timing import Interval, Timing, seconds
+
+TIMING = Timing(drift_factor=0.01, server_timeout=0.2)
+
+
+@pytest.mark.parametrize(
+    ("ttl", "expected"), [(1, 1000), (0.25, 250), (1.001, 1001), (timedelta(minutes=1), 60_000), (0.29, 290)]
+)
+def test_a_ttl_is_sent_in_whole_milliseconds(ttl: float | timedelta, expected: int) -> None:
+    assert TIMING.ttl_ms(ttl) == expected
+
+
+@pytest.mark.parametrize(
+    "ttl", [0, -1, 0.0005, float("nan"), float("inf"), -float("inf"), True, 1e300, timedelta(0), timedelta(-1), 0.002]
+)
+def test_a_ttl_that_can_not_be_is_a_value_error(ttl: float | timedelta) -> None:
+    with pytest.raises(ValueError, match="ttl"):
+        TIMING.ttl_ms(ttl)
+
+
+@pytest.mark.parametrize("ttl", ["1", None, [1]])
+def test_a_ttl_that_is_no_duration_is_a_type_error(ttl: object) -> None:
+    with pytest.raises(TypeError, match="ttl"):
+        TIMING.ttl_ms(ttl)  # type: ignore[arg-type]
+
+
+def test_a_ttl_that_drift_eats_up_is_refused() -> None:
+    careful = Timing(drift_factor=0.9, server_timeout=0.2)
+    with pytest.raises(ValueError, match="drift"):
+        careful.ttl_ms(0.02)
+    assert careful.ttl_ms(0.021) == 21
+
+
+@given(st.integers(1, 10**9), st.floats(0, 0.999))
+def test_validity_is_ttl_less_drift_and_two_milliseconds(ttl_ms: int, factor: float) -> None:
+    timing = Timing(factor, 0.2)
+    assert timing.validity(ttl_ms) == pytest.approx(ttl_ms / 1000 * (1 - factor) - 0.002, abs=1e-6, rel=1e-9)
+    assert timing.validity(ttl_ms) < ttl_ms / 1000
+
+
+@given(st.floats(0.001, 1e6), st.floats(0, 0.99))
+def test_every_accepted_ttl_leaves_validity(ttl: float, factor: float) -> None:
+    timing = Timing(factor, 0.2)
+    try:
+        ttl_ms = timing.ttl_ms(ttl)
+    except ValueError:
+        assume(False)
+    assert timing.validity(ttl_ms) > 0
+    assert abs(ttl_ms / 1000 - ttl) <= 0.0005 + 1e-9
+
+
+@given(st.integers(1, 10**6))
+def test_a_round_waits_at_most_half_the_ttl(ttl_ms: int) -> None:
+    assert TIMING.patience(ttl_ms) == min(0.2, ttl_ms / 2000)
+
+
+@given(st.floats(0.001, 10), st.floats(1, 100), st.integers(0, 10_000), st.floats(0, 1, exclude_max=True))
+def test_intervals_stay_between_half_and_whole(base: float, ratio: float, failures: int, fraction: float) -> None:
+    interval = Interval(base, base * ratio)
+    whole = min(base * ratio, base * 2.0 ** min(failures, 1000))
+    assert whole / 2 * 0.999 <= interval.after(failures, fraction) <= whole * 1.001
+
+
+def test_intervals_double_up_to_the_maximum() -> None:
+    interval = Interval(0.3, 3.0)
+    assert [interval.after(n, 0.999999) for n in range(6)] == pytest.approx([0.3, 0.6, 1.2, 2.4, 3.0, 3.0], rel=1e-4)
+
+
+def test_seconds_takes_numbers_and_timedeltas_only() -> None:
+    assert seconds(timedelta(milliseconds=1500), "wait") == 1.5
+    assert seconds(2, "wait") == 2.0
+    with pytest.raises(ValueError, match="wait"):
+        seconds(False, "wait")
+    with pytest.raises(TypeError, match="wait"):
+        seconds("2", "wait")  # type: ignore[arg-type]
