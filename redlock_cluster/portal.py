@@ -212,18 +212,27 @@ class _Process:
 
 def portal() -> Portal:
     """This process's portal, started if need be. Warns once when called inside a running loop."""
-    if asyncio._get_running_loop() is not None and not _Process.warned:
+    here = _Process.portal
+    if here is None:
+        with _Process.lock:
+            here = _Process.portal = _Process.portal or Portal()
+    running = asyncio._get_running_loop()
+    if running is not None and running is not here.loop and not _Process.warned:
         _Process.warned = True
         warnings.warn(
             "a synchronous lock call blocks the running event loop; use AsyncRedlock or AsyncSupervisor there",
             RuntimeWarning,
-            stacklevel=3,
+            stacklevel=_caller(),
         )
-    if _Process.portal is None:
-        with _Process.lock:
-            if _Process.portal is None:
-                _Process.portal = Portal()
-    return _Process.portal
+    return here
+
+
+def _caller() -> int:
+    """The stack level, as `warnings.warn` counts in the calling function, of the code that called this package."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals["__name__"].startswith("redlock_cluster."):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def process_lock() -> threading.Lock:
