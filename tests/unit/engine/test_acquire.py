@@ -1,0 +1,232 @@
+"""Acquisitions on the wire, reply by reply."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from redlock_cluster import Contended, Err, Ok, QuorumUnavailable
+from redlock_cluster.engine import connection as connection_module
+from redlock_cluster.engine import rounds as rounds_module
+from tests.unit.engine.wires import NIL, OK, ONE, REDIS_6, REDIS_8_4, Clock, Group, bulk, turns
+
+KEY = b"redlock:r"
+OTHER = b"f" * 32 + b"@other:1"
+
+
+def token(number: int) -> bytes:
+    return b"%032d@test" % number
+
+
+def set_command(number: int) -> list[bytes]:
+    return [b"SET", KEY, token(number), b"NX", b"GET", b"PX", b"10000"]
+
+
+def release(number: int) -> list[bytes]:
+    return [b"DELIFEQ", KEY, token(number)]
+
+
+async def test_set_leaves_for_all_servers_in_one_turn_and_one_write() -> None:
+    async with Group(5) as group:
+        tasks = [asyncio.create_task(group.supervisor.lock(f"r{i}", 10, wait=0)) for i in range(3)]
+        await turns(2)
+        assert [len(wire.commands) for wire in group.now] == [3] * 5
+        assert [len(wire.writes) for wire in group.now] == [1] * 5
+        for wire in group.now:
+            wire.reply(NIL * 3)
+        assert all(await asyncio.gather(*tasks))
+
+
+async def test_the_quorum_decides_and_stragglers_still_count_into_held_on() -> None:
+    async with Group(5) as group:
+        task = asyncio.create_task(group.supervisor.lock("r", 10, wait=0))
+        await turns()
+        for wire in group.now[:3]:
+            assert not task.done()
+            wire.reply(NIL)
+        lease = (await task).value
+        assert len(lease.held_on) == 3
+        group.now[3].reply(NIL)
+        group.now[4].reply(bulk(OTHER))
+        assert lease.held_on == {f"127.0.0.1:{1000 + i}" for i in range(4)}
+        assert [str(v.vote.value) for v in lease.votes if v.vote] == ["for"] * 4 + ["against"]
+
+
+async def test_a_lost_attempt_is_released_everywhere_it_was_sent_before_the_verdict() -> None:
+    async with Group(5) as group:
+        task = asyncio.create_task(group.supervisor.lock("r", 10, wait=0))
+        await turns()
+        group.now[0].reply(NIL)
+        group.now[1].reply(bulk(OTHER))
+        group.now[2].reply(bulk(OTHER))
+        await turns()
+        assert [wire.commands for wire in group.now] == [[set_command(1)]] * 5
+        group.now[3].reply(b"-OOM command not allowed\r\n")
+        await turns()
+        assert [wire.commands for wire in group.now] == [[set_command(1), release(1)]] * 5
+        assert not task.done()  # the last vote tells contention from nothing worse
+        group.now[4].reply(bulk(OTHER))
+        refused = await task
+        assert refused == Err("lock_failure")
+        assert isinstance(refused.error, Contended)
+        assert "OOM command not allowed" in str(refused.error)
+        assert [wire.commands for wire in group.now] == [[set_command(1), release(1)]] * 5
+
+
+async def test_every_attempt_has_a_token_of_its_own() -> None:
+    async with Group(3, max_retry=2) as group:
+        task = asyncio.create_task(group.supervisor.lock("r", 10))
+        for attempt in range(1, 4):
+            while len(group.now[0].commands) < 2 * attempt - 1:
+                await turns()
+            assert [wire.commands[-1] for wire in group.now] == [set_command(attempt)] * 3
+            for wire in group.now:
+                wire.reply(bulk(OTHER))
+            await turns()
+            assert [wire.commands[-1] for wire in group.now] == [release(attempt)] * 3
+            for wire in group.now:
+                wire.reply(b":0\r\n")
+        assert await task == Err("lock_failure")
+        await turns(20)
+        assert [len(wire.commands) for wire in group.now] == [6] * 3
+
+
+async def test_a_quorum_that_comes_after_the_validity_is_unavailable_and_given_back() -> None:
+    clock = Clock()
+    async with Group(3, clock=clock) as group:
+        task = asyncio.create_task(group.supervisor.lock("r", 10, wait=0))
+        await turns()
+        group.now[0].reply(NIL)
+        clock.now += 9.899
+        group.now[1].reply(NIL)
+        refused = await task
+        assert refused == Err("unavailable")
+        assert "too late" in str(refused.error)
+        assert [wire.commands for wire in group.now] == [[set_command(1), release(1)]] * 3
+
+
+async def test_validity_counts_from_before_the_first_byte() -> None:
+    clock = Clock()
+    async with Group(3, clock=clock) as group:
+        task = asyncio.create_task(group.supervisor.lock("r", 10, wait=0))
+        await turns()
+        clock.now += 2
+        for wire in group.now:
+            wire.reply(NIL)
+        lease = (await task).value
+        assert lease.remaining == pytest.approx(10 - 0.1 - 0.002 - 2)
+
+
+async def test_a_lease_that_expires_before_its_receiver_runs_is_given_back() -> None:
+    clock = Clock()
+    async with Group(3, clock=clock) as group:
+        task = asyncio.create_task(group.supervisor.lock("r", 10, wait=0))
+        await turns()
+        group.now[0].reply(NIL)
+        group.now[1].reply(NIL)
+        clock.now += 10
+        assert await task == Err("unavailable")
+        assert [wire.commands[-1] for wire in group.now] == [release(1)] * 3
+
+
+@pytest.mark.parametrize("granted", range(6))
+async def test_a_cancelled_attempt_is_given_back_whatever_was_granted(granted: int) -> None:
+    async with Group(5) as group:
+        task = asyncio.create_task(group.supervisor.lock("r", 10, wait=0))
+        await turns()
+        for wire in group.now[:granted]:
+            wire.reply(NIL)
+        task.cancel()  # in the same turn as the replies, the deciding one among them
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await turns()
+        assert [wire.commands for wire in group.now] == [[set_command(1), release(1)]] * 5
+        for wire in group.now[granted:]:
+            wire.reply(NIL)
+        for wire in group.now:
+            wire.reply(ONE)
+        await turns()
+        assert [len(wire.commands) for wire in group.now] == [2] * 5
+
+
+async def test_a_call_cancelled_before_it_ran_sends_nothing() -> None:
+    async with Group(3) as group:
+        task = asyncio.create_task(group.supervisor.lock("r", 10))
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await turns()
+        assert group.commands() == [[], [], []]
+
+
+async def test_too_few_usable_servers_are_sent_nothing() -> None:
+    group = Group(5)
+    group.refusing = {0, 2, 4}
+    async with group:
+        refused = await group.supervisor.lock("r", 10, wait=0)
+        assert refused == Err("unavailable")
+        assert isinstance(refused.error, QuorumUnavailable)
+        assert [v.vote.value for v in refused.error.votes if v.vote] == ["absent"] * 3
+        assert [wire.commands for i in (1, 3) for wire in group.wires[i]] == [[], []]
+        assert "refused" in str(refused.error)
+
+
+async def test_an_old_server_is_asked_without_get_and_released_by_script() -> None:
+    async with Group(3, probes=REDIS_6) as group:
+        task = asyncio.create_task(group.supervisor.lock("r", 10, wait=0))
+        await turns()
+        assert group.now[0].commands == [[b"SET", KEY, token(1), b"NX", b"PX", b"10000"]]
+        for wire in group.now:
+            wire.reply(OK)
+        lease = (await task).value
+        done = asyncio.create_task(group.supervisor.unlock("r", lease))
+        await turns()
+        assert group.now[0].commands[-1][0] == b"EVALSHA"
+        for wire in group.now:
+            wire.reply(b"-NOSCRIPT No matching script. Please use EVAL.\r\n")
+        await turns()
+        assert [wire.commands[-1][0] for wire in group.now] == [b"EVAL"] * 3
+        for wire in group.now:
+            wire.reply(ONE)
+        assert await done == Ok(None)
+
+
+async def test_delex_releases_on_a_server_that_has_it() -> None:
+    async with Group(3, probes=REDIS_8_4) as group:
+        task = asyncio.create_task(group.supervisor.lock("r", 10, wait=0))
+        await turns()
+        for wire in group.now:
+            wire.reply(NIL)
+        lease = (await task).value
+        done = asyncio.create_task(group.supervisor.unlock("r", lease))
+        await turns()
+        assert [wire.commands[-1] for wire in group.now] == [[b"DELEX", KEY, b"IFEQ", token(1)]] * 3
+        group.now[0].reply(ONE)
+        group.now[1].reply(b":0\r\n")
+        group.now[2].reply(ONE)
+        assert await done == Ok(None)
+
+
+async def test_what_waits_for_one_connection_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (connection_module, rounds_module):
+        monkeypatch.setattr(module, "MAX_UNANSWERED", 2)
+    async with Group(3) as group:
+        tasks = [asyncio.create_task(group.supervisor.lock(f"r{i}", 10, wait=0)) for i in range(3)]
+        await turns()
+        assert await tasks[2] == Err("unavailable")
+        assert [len(wire.commands) for wire in group.now] == [2] * 3
+        for wire in group.now:
+            wire.reply(NIL * 2)
+        assert all(await asyncio.gather(*tasks[:2]))
+
+
+async def test_a_reply_that_nobody_asked_for_closes_that_connection_only() -> None:
+    async with Group(3) as group:
+        group.now[0].reply(NIL)
+        task = asyncio.create_task(group.supervisor.lock("r", 10, wait=0))
+        await turns()
+        for wire in group.now[1:]:
+            wire.reply(NIL)
+        assert await task
+        assert group.wires[0][0].closed

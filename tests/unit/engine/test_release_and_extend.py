@@ -1,0 +1,281 @@
+"""Releases and extensions on the wire, and what is owed to servers that were away."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from redlock_cluster import AsyncLease, Err, LeaseLost, LeaseState, NotHeld, Ok, QuorumUnavailable
+from tests.unit.engine.test_acquire import KEY, release, set_command, token
+from tests.unit.engine.wires import NIL, OK, ONE, ZERO, Clock, Group, turns
+
+
+async def held(group: Group) -> AsyncLease:
+    """A lease that every server granted."""
+    task = asyncio.create_task(group.supervisor.lock("r", 10, wait=0))
+    await turns()
+    for wire in group.now:
+        wire.reply(NIL)
+    return (await task).value
+
+
+def extension(number: int, ttl_ms: int) -> list[bytes]:
+    return [b"SET", KEY, token(number), b"IFEQ", token(number), b"PX", b"%d" % ttl_ms]
+
+
+async def test_a_quorum_of_deletions_is_released() -> None:
+    async with Group(3) as group:
+        lease = await held(group)
+        task = asyncio.create_task(group.supervisor.unlock("r", lease))
+        await turns()
+        group.now[0].reply(ONE)
+        assert not task.done()
+        group.now[1].reply(ONE)
+        assert await task == Ok(None)
+        assert lease.state is LeaseState.RELEASED
+        assert not lease.valid
+
+
+async def test_a_quorum_without_the_token_is_not_held() -> None:
+    async with Group(3) as group:
+        lease = await held(group)
+        task = asyncio.create_task(group.supervisor.unlock("r", lease))
+        await turns()
+        group.now[0].reply(ZERO)
+        group.now[1].reply(b"-WRONGTYPE Operation against a key\r\n")
+        lost = await task
+        assert lost == Err("not_held")
+        assert isinstance(lost.error, LeaseLost)
+
+
+async def test_a_zero_after_a_lost_reply_is_not_taken_for_a_lost_lease() -> None:
+    async with Group(3) as group:
+        lease = await held(group)
+        task = asyncio.create_task(group.supervisor.unlock("r", lease))
+        await turns()
+        for wire in group.now:
+            wire.break_off()
+        assert await task == Err("unavailable")
+        wires = [await group.reconnected(i, 2) for i in range(3)]
+        again = asyncio.create_task(group.supervisor.unlock("r", lease))
+        await turns()
+        for wire in wires:
+            wire.reply(b":1\r\n")  # CLIENT KILL
+            wire.reply(ZERO)  # the release that was owed: done before, or just now
+            wire.reply(ZERO)
+        unknown = await again
+        assert unknown == Err("unavailable")
+        assert isinstance(unknown.error, QuorumUnavailable)
+
+
+async def test_a_second_release_counts_what_the_first_deleted() -> None:
+    async with Group(3) as group:
+        lease = await held(group)
+        first = asyncio.create_task(group.supervisor.unlock("r", lease))
+        await turns()
+        group.now[0].reply(ONE)
+        group.now[1].break_off()
+        group.now[2].break_off()
+        assert await first == Err("unavailable")
+        wire = await group.reconnected(1, 2)
+        again = asyncio.create_task(group.supervisor.unlock("r", lease))
+        await turns()
+        assert wire.commands[0] == [b"CLIENT", b"KILL", b"ID", b"20"]
+        assert wire.commands[1:] == [release(1)] * 2
+        wire.reply(b":1\r\n")
+        wire.reply(ZERO)
+        wire.reply(ONE)
+        assert await again == Ok(None)
+        assert group.now[0].commands == [set_command(1), release(1)]
+
+
+async def test_releasing_again_after_a_release_is_not_held() -> None:
+    async with Group(1) as group:
+        lease = await held(group)
+        task = asyncio.create_task(lease.release())
+        await turns()
+        group.now[0].reply(ONE)
+        await task
+        with pytest.raises(NotHeld):
+            await lease.release()
+        assert group.now[0].commands == [set_command(1), release(1)]
+
+
+async def test_a_cancelled_release_has_been_sent_and_is_not_repeated() -> None:
+    async with Group(3) as group:
+        lease = await held(group)
+        task = asyncio.create_task(lease.release())
+        await turns()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert [wire.commands[-1] for wire in group.now] == [release(1)] * 3
+        for wire in group.now:
+            wire.reply(ONE)
+        assert lease.state is LeaseState.RELEASED
+
+
+async def test_a_server_that_is_away_at_the_release_is_told_when_it_returns() -> None:
+    async with Group(3) as group:
+        lease = await held(group)
+        group.refusing = {2}
+        group.now[2].break_off()
+        task = asyncio.create_task(group.supervisor.unlock("r", lease))
+        await turns()
+        for wire in group.now[:2]:
+            wire.reply(ONE)
+        assert await task == Ok(None)
+        assert group.supervisor.status().clusters[0].groups[0].servers[2].owed == 1
+        group.refusing = set()
+        wire = await group.reconnected(2, 2)
+        assert wire.commands == [[b"CLIENT", b"KILL", b"ID", b"30"], release(1)]
+        wire.reply(b":0\r\n")
+        wire.reply(ONE)
+        assert group.supervisor.status().clusters[0].groups[0].servers[2].owed == 0
+
+
+async def test_a_restarted_server_gets_no_client_kill_for_an_id_of_its_predecessor() -> None:
+    async with Group(3) as group:
+        lease = await held(group)
+        group.run_ids[2] = b"another run"
+        group.now[2].break_off()
+        task = asyncio.create_task(group.supervisor.unlock("r", lease))
+        await turns()
+        for wire in group.now[:2]:
+            wire.reply(ONE)
+        await task
+        wire = await group.reconnected(2, 2)
+        assert wire.commands == [release(1)]
+
+
+async def test_a_set_in_flight_on_a_broken_connection_is_killed_and_released() -> None:
+    async with Group(3) as group:
+        task = asyncio.create_task(group.supervisor.lock("r", 10, wait=0))
+        await turns()
+        group.now[2].break_off()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        wire = await group.reconnected(2, 2)
+        assert wire.commands == [[b"CLIENT", b"KILL", b"ID", b"30"], release(1)]
+
+
+async def test_a_held_lease_is_not_released_by_a_reconnection() -> None:
+    async with Group(3) as group:
+        lease = await held(group)
+        group.now[2].break_off()
+        wire = await group.reconnected(2, 2)
+        await turns(5)
+        assert wire.commands == [[b"CLIENT", b"KILL", b"ID", b"30"]]
+        assert lease.valid
+
+
+async def test_an_extension_is_believed_from_its_start_and_only_by_a_quorum() -> None:
+    clock = Clock()
+    async with Group(3, clock=clock) as group:
+        lease = await held(group)
+        clock.now += 5
+        task = asyncio.create_task(lease.extend(20))
+        await turns()
+        assert [wire.commands[-1] for wire in group.now] == [extension(1, 20_000)] * 3
+        clock.now += 1
+        group.now[0].reply(OK)
+        assert lease.remaining == pytest.approx(9.898 - 6)
+        group.now[1].reply(OK)
+        await task
+        assert lease.remaining == pytest.approx(20 - 0.2 - 0.002 - 1)
+        assert lease.ttl == 20.0
+
+
+async def test_a_shorter_ttl_whose_replies_are_lost_is_believed() -> None:
+    clock = Clock()
+    async with Group(3, clock=clock) as group:
+        lease = await held(group)
+        task = asyncio.create_task(lease.extend(1))
+        await turns()
+        for wire in group.now:
+            wire.break_off()
+        with pytest.raises(QuorumUnavailable):
+            await task
+        assert lease.state is LeaseState.UNKNOWN
+        assert lease.remaining == pytest.approx(1 - 0.01 - 0.002)
+
+
+async def test_an_extension_without_the_token_on_a_quorum_loses_and_gives_back() -> None:
+    async with Group(3) as group:
+        lease = await held(group)
+        task = asyncio.create_task(lease.extend())
+        await turns()
+        group.now[0].reply(NIL)
+        group.now[1].reply(NIL)
+        with pytest.raises(LeaseLost):
+            await task
+        assert lease.state is LeaseState.LOST
+        await turns()
+        assert [wire.commands[-1] for wire in group.now] == [release(1)] * 3
+
+
+async def test_extensions_of_one_lease_never_overlap() -> None:
+    async with Group(3) as group:
+        lease = await held(group)
+        tasks = [asyncio.create_task(lease.extend(20 + i)) for i in range(3)]
+        for i in range(3):
+            await turns(6)
+            assert [wire.commands[1:] for wire in group.now] == [[extension(1, 20_000 + 1000 * n) for n in range(i + 1)]] * 3
+            for wire in group.now:
+                wire.reply(OK)
+        await asyncio.gather(*tasks)
+        assert lease.ttl == 22.0
+
+
+async def test_a_cancelled_extension_leaves_the_next_one_its_turn() -> None:
+    async with Group(3) as group:
+        lease = await held(group)
+        first, second = (asyncio.create_task(lease.extend(20 + i)) for i in range(2))
+        await turns()
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        assert len(group.now[0].commands) == 2
+        for wire in group.now:
+            wire.reply(OK)
+        await turns(5)
+        for wire in group.now:
+            wire.reply(OK)
+        await second
+        assert lease.ttl == 21.0
+
+
+async def test_a_release_during_an_extension_wins() -> None:
+    async with Group(3) as group:
+        lease = await held(group)
+        extending = asyncio.create_task(lease.extend(20))
+        await turns()
+        releasing = asyncio.create_task(lease.release())
+        await turns()
+        assert [wire.commands[1:] for wire in group.now] == [[extension(1, 20_000), release(1)]] * 3
+        for wire in group.now:
+            wire.reply(OK)
+            wire.reply(ONE)
+        await releasing
+        with pytest.raises(NotHeld):
+            await extending
+        assert lease.state is LeaseState.RELEASED
+        assert lease.remaining == 0.0
+
+
+async def test_a_refused_release_is_tried_again_at_the_next_health_check() -> None:
+    async with Group(1, health_check_interval="20ms") as group:
+        lease = await held(group)
+        task = asyncio.create_task(group.supervisor.unlock("r", lease))
+        await turns()
+        group.now[0].reply(b"-BUSY Redis is busy running a script\r\n")
+        assert await task == Err("unavailable")
+        for _ in range(200):
+            await asyncio.sleep(0.001)
+            if group.now[0].commands.count(release(1)) == 2:
+                break
+            if group.now[0].commands[-1] == [b"TIME"] and len(group.now[0].protocol.pending) == 1:  # type: ignore[attr-defined]
+                group.now[0].reply(b"*2\r\n:1\r\n:1\r\n")
+        assert group.now[0].commands.count(release(1)) == 2
