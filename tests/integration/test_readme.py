@@ -56,7 +56,7 @@ def test_the_sync_block_locks_on_a_quorum_at_least(folder: Path) -> None:
 
 @pytest.mark.parametrize("line", [line for line in CONSOLE[2].splitlines() if line], ids=lambda line: line.split()[1])
 def test_a_command_line_runs(line: str, folder: Path) -> None:
-    words = shlex.split(line.split("#")[0].split(">")[0])
+    words = shlex.split(line.split("#", maxsplit=1)[0].split(">", maxsplit=1)[0])
     assert words[0] == "redlock-cluster"
     done = subprocess.run(
         [sys.executable, "-m", "redlock_cluster.cli", *words[1:]],

@@ -51,9 +51,7 @@ H, U, L, R = LeaseState.HELD, LeaseState.UNKNOWN, LeaseState.LOST, LeaseState.RE
         (Outcome.GONE, {H: L, U: L, L: L, R: R}),
     ],
 )
-def test_an_extension_moves_the_state_as_the_table_says(
-    outcome: Outcome, table: dict[LeaseState, LeaseState]
-) -> None:
+def test_an_extension_moves_the_state_as_the_table_says(outcome: Outcome, table: dict[LeaseState, LeaseState]) -> None:
     for before, after in table.items():
         record = in_state(before)
         record.extended(votes(outcome), 2.0, 12.0, TTL_MS)

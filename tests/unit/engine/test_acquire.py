@@ -9,7 +9,8 @@ import pytest
 from redlock_cluster import Contended, Err, Ok, QuorumUnavailable
 from redlock_cluster.engine import connection as connection_module
 from redlock_cluster.engine import rounds as rounds_module
-from tests.unit.engine.wires import NIL, OK, ONE, REDIS_6, REDIS_8_4, Clock, Group, bulk, turns
+
+from .wires import NIL, OK, ONE, REDIS_6, REDIS_8_4, Clock, Group, bulk, turns
 
 KEY = b"redlock:r"
 OTHER = b"f" * 32 + b"@other:1"

@@ -7,8 +7,9 @@ import asyncio
 import pytest
 
 from redlock_cluster import AsyncLease, Err, LeaseLost, LeaseState, NotHeld, Ok, QuorumUnavailable
-from tests.unit.engine.test_acquire import KEY, release, set_command, token
-from tests.unit.engine.wires import NIL, OK, ONE, ZERO, Clock, Group, turns
+
+from .test_acquire import KEY, release, set_command, token
+from .wires import NIL, OK, ONE, ZERO, Clock, Group, turns
 
 
 async def held(group: Group) -> AsyncLease:
@@ -222,7 +223,8 @@ async def test_extensions_of_one_lease_never_overlap() -> None:
         tasks = [asyncio.create_task(lease.extend(20 + i)) for i in range(3)]
         for i in range(3):
             await turns(6)
-            assert [wire.commands[1:] for wire in group.now] == [[extension(1, 20_000 + 1000 * n) for n in range(i + 1)]] * 3
+            sent = [extension(1, 20_000 + 1000 * n) for n in range(i + 1)]
+            assert [wire.commands[1:] for wire in group.now] == [sent] * 3
             for wire in group.now:
                 wire.reply(OK)
         await asyncio.gather(*tasks)
