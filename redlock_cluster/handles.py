@@ -12,12 +12,25 @@ from redlock_cluster.core.votes import ServerVote, Token, Vote
 from redlock_cluster.engine.supervisor import Engine
 from redlock_cluster.engine.waiting import Wait, wait_seconds
 from redlock_cluster.errors import Contended, LeaseLost, NotHeld, QuorumUnavailable, RedlockError
-from redlock_cluster.results import Err
+from redlock_cluster.results import Err, Ok
 
-__all__ = ["HeldLease", "LockHandle", "Lost", "Refused", "complain", "known", "lost", "mutex_wait", "refused"]
+__all__ = [
+    "HeldLease",
+    "LockHandle",
+    "Lost",
+    "Refused",
+    "complain",
+    "known",
+    "lost",
+    "mutex_wait",
+    "raise_refusal",
+    "refused",
+]
 
 Refused = Err[Literal["lock_failure", "unavailable"]]
 Lost = Err[Literal["not_held", "unavailable"]]
+
+V = TypeVar("V")
 
 _log = logging.getLogger(__name__)
 
@@ -131,6 +144,12 @@ def known(engine: Engine, lease: HeldLease | str) -> LeaseRecord | Token:
     if isinstance(lease, str):
         return Token(lease.encode())
     raise TypeError(f"a lease or its token, a str, not {type(lease).__name__}")
+
+
+def raise_refusal(outcome: Ok[V] | Lost) -> None:
+    """Raises what a result of `unlock` or `extend` tells, if it is a refusal."""
+    if isinstance(outcome, Err) and outcome.error is not None:
+        raise outcome.error
 
 
 def refused(error: RedlockError) -> Refused:

@@ -15,7 +15,18 @@ from redlock_cluster.engine.cluster import Cluster, Source
 from redlock_cluster.engine.supervisor import Engine, Status
 from redlock_cluster.engine.waiting import RETRY, Wait, longest
 from redlock_cluster.errors import ClosedError, Contended, NotHeld, QuorumUnavailable, RedlockError
-from redlock_cluster.handles import HeldLease, LockHandle, Lost, Refused, complain, known, lost, mutex_wait, refused
+from redlock_cluster.handles import (
+    HeldLease,
+    LockHandle,
+    Lost,
+    Refused,
+    complain,
+    known,
+    lost,
+    mutex_wait,
+    raise_refusal,
+    refused,
+)
 from redlock_cluster.options import DeploymentOptions
 from redlock_cluster.options_file import load_options
 from redlock_cluster.portal import Home, PortalStuck
@@ -46,9 +57,7 @@ class Lease(HeldLease):
         Raises LeaseLost when it is over, NotHeld when it was released, QuorumUnavailable when too few servers
         answered (it then stays valid as long as it was), ValueError or TypeError for a ttl that can't be.
         """
-        outcome = self._supervisor.extend(self._record.resource, self, self.ttl if ttl is None else ttl)
-        if isinstance(outcome, Err) and outcome.error is not None:
-            raise outcome.error
+        raise_refusal(self._supervisor.extend(self._record.resource, self, self.ttl if ttl is None else ttl))
 
     def release(self) -> None:
         """Gives the lock back.
@@ -56,9 +65,7 @@ class Lease(HeldLease):
         Raises LeaseLost when it was over before, NotHeld when it was released before, QuorumUnavailable when too few
         servers answered to know (those that are away are told when they return).
         """
-        outcome = self._supervisor.unlock(self._record.resource, self)
-        if isinstance(outcome, Err) and outcome.error is not None:
-            raise outcome.error
+        raise_refusal(self._supervisor.unlock(self._record.resource, self))
 
 
 class Mutex(LockHandle[Lease]):
@@ -182,7 +189,7 @@ class Supervisor:
             return Ok(Lease(self, engine, outcome)) if isinstance(outcome, LeaseRecord) else refused(outcome)
 
         try:
-            return self._call(lock, longest(self._timing, wait), _let_go)
+            return self._call(lock, longest(self._timing, wait), lambda outcome: outcome and _abandon(outcome.value))
         except QuorumUnavailable as error:
             return refused(error)
 
@@ -302,11 +309,6 @@ class Supervisor:
             return here.call(call, budget + self._patience(cluster), undo)
         except PortalStuck as stuck:
             raise QuorumUnavailable(str(stuck)) from None
-
-
-def _let_go(outcome: Ok[Lease] | Refused) -> None:
-    if isinstance(outcome, Ok):
-        _abandon(outcome.value)
 
 
 def _abandon(lease: Lease) -> None:
