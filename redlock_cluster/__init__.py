@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from redlock_cluster.aio import AsyncLease, AsyncMutex, AsyncSupervisor
+    from redlock_cluster.aio import AsyncSupervisor
     from redlock_cluster.core.leases import LeaseState
     from redlock_cluster.core.votes import ServerVote, Vote
     from redlock_cluster.default import AsyncDefaultSupervisor, AsyncRedlock, DefaultSupervisor, Redlock
@@ -33,8 +33,10 @@ if TYPE_CHECKING:
         QuorumUnavailable,
         RedlockError,
     )
+    from redlock_cluster.leases import AsyncLease, Lease
+    from redlock_cluster.mutexes import AsyncMutex, Mutex
     from redlock_cluster.results import Err, Ok
-    from redlock_cluster.sync import Lease, Mutex, Supervisor
+    from redlock_cluster.sync import Supervisor
 
 __all__ = [
     "RETRY",
@@ -70,7 +72,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "aio": ("AsyncLease", "AsyncMutex", "AsyncSupervisor"),
+    "aio": ("AsyncSupervisor",),
     "core.leases": ("LeaseState",),
     "core.votes": ("ServerVote", "Vote"),
     "default": ("AsyncDefaultSupervisor", "AsyncRedlock", "DefaultSupervisor", "Redlock"),
@@ -88,8 +90,10 @@ _HOMES = {
         "QuorumUnavailable",
         "RedlockError",
     ),
+    "leases": ("AsyncLease", "Lease"),
+    "mutexes": ("AsyncMutex", "Mutex"),
     "results": ("Err", "Ok"),
-    "sync": ("Lease", "Mutex", "Supervisor"),
+    "sync": ("Supervisor",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

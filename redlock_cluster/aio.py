@@ -5,109 +5,24 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Awaitable, Callable
-from types import TracebackType
 from typing import Self, TypeVar, overload
 
-from redlock_cluster.core.leases import LeaseRecord, LeaseState
+from redlock_cluster.core.leases import LeaseRecord
 from redlock_cluster.core.names import Resource
 from redlock_cluster.core.timing import Seconds
 from redlock_cluster.engine.cluster import Cluster, Source
 from redlock_cluster.engine.supervisor import Status
 from redlock_cluster.engine.waiting import RETRY, Wait
-from redlock_cluster.errors import Contended, RedlockError
-from redlock_cluster.handles import HeldLease, LockHandle, Lost, Refused, complain, known, lost, mutex_wait, refused
-from redlock_cluster.results import Ok
+from redlock_cluster.errors import RedlockError
+from redlock_cluster.leases import AsyncLease, known
+from redlock_cluster.mutexes import AsyncMutex
+from redlock_cluster.results import Lost, Ok, Refused, lost, refused
 
-__all__ = ["AsyncLease", "AsyncMutex", "AsyncSupervisor"]
+__all__ = ["AsyncSupervisor"]
 
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
-
-
-class AsyncLease(HeldLease):
-    """A lock that was acquired. Made by supervisors and mutexes, for one event loop.
-
-    It is `valid` until its time has run out by this machine's clock, or it was released or found to be lost.
-    """
-
-    __slots__ = ()
-
-    async def extend(self, ttl: Seconds | None = None) -> None:
-        """Gives the lease a new ttl from now; left out, the one it has.
-
-        Raises LeaseLost when it is over, NotHeld when it was released, QuorumUnavailable when too few servers
-        answered (it then stays valid as long as it was), ValueError or TypeError for a ttl that can't be.
-        """
-        outcome = await self._engine.extend(self._record.resource, self._record, self.ttl if ttl is None else ttl)
-        if isinstance(outcome, RedlockError):
-            raise outcome
-
-    async def release(self) -> None:
-        """Gives the lock back.
-
-        Raises LeaseLost when it was over before, NotHeld when it was released before, QuorumUnavailable when too few
-        servers answered to know (those that are away are told when they return).
-        """
-        error = await self._engine.release(self._record.resource, self._record)
-        if error is not None:
-            raise error
-
-
-class AsyncMutex(LockHandle[AsyncLease]):
-    """A lock to be: `async with` acquires and releases it. One handle for each use; makers are supervisors."""
-
-    def __init__(self, supervisor: AsyncSupervisor, resource: Resource, ttl: Seconds, wait: Wait) -> None:
-        super().__init__(resource, ttl, wait)
-        self._supervisor = supervisor
-
-    async def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:
-        """Acquires as `threading.Lock` does: false when somebody else kept it all the time.
-
-        timeout: seconds; -1 for ever; None what the handle was made with. Not blocking: one attempt.
-
-        Raises QuorumUnavailable for an outage, RuntimeError when this handle holds already.
-        """
-        try:
-            await self._acquire(mutex_wait(self._wait, blocking, timeout))
-        except Contended:
-            return False
-        return True
-
-    async def _acquire(self, wait: Wait) -> AsyncLease:
-        self._begin()
-        try:
-            outcome = await self._supervisor._acquire(self._resource, self._ttl, wait)
-            if isinstance(outcome, RedlockError):
-                raise outcome
-            self.lease = outcome
-            return outcome
-        finally:
-            self._acquiring = False
-
-    async def extend(self, ttl: Seconds | None = None) -> None:
-        """Gives the lease a new ttl from now; left out, the one it has. Raises as `AsyncLease.extend`."""
-        await self._held().extend(ttl)
-
-    async def release(self) -> None:
-        """Gives the lock back. Raises as `AsyncLease.release`, NotHeld when nothing was acquired."""
-        await self._held().release()
-
-    async def __aenter__(self) -> AsyncLease:
-        """Acquires. Raises Contended or QuorumUnavailable when that fails."""
-        return await self._acquire(self._wait)
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Releases, unless the body did. Raises LeaseLost when the lease had run out, or logs it if the body raised."""
-        lease = self._held()
-        if lease.state is LeaseState.RELEASED:
-            return
-        try:
-            await lease.release()
-        except RedlockError as problem:
-            complain(problem, error)
 
 
 class AsyncSupervisor:

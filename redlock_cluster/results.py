@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Generic, Literal, TypeVar, final
+from typing import Generic, Literal, TypeVar, final
 
-if TYPE_CHECKING:
-    from redlock_cluster.errors import RedlockError
+from redlock_cluster.errors import Contended, LeaseLost, NotHeld, RedlockError
 
-__all__ = ["Err", "Ok"]
+__all__ = ["Err", "Lost", "Ok", "Refused", "lost", "raise_refusal", "refused"]
 
 V = TypeVar("V")
 
@@ -38,3 +37,26 @@ class Err(Generic[V]):
 
     def __bool__(self) -> Literal[False]:
         return False
+
+
+Refused = Err[Literal["lock_failure", "unavailable"]]
+"""Why there is no lock."""
+
+Lost = Err[Literal["not_held", "unavailable"]]
+"""Why a lock was not released or extended."""
+
+
+def refused(error: RedlockError) -> Refused:
+    """The result that tells of a failed acquisition."""
+    return Err("lock_failure" if isinstance(error, Contended) else "unavailable", error=error)
+
+
+def lost(error: RedlockError) -> Lost:
+    """The result that tells of a failed release or extension."""
+    return Err("not_held" if isinstance(error, (LeaseLost, NotHeld)) else "unavailable", error=error)
+
+
+def raise_refusal(outcome: Ok[V] | Lost) -> None:
+    """Raises what a result of `unlock` or `extend` tells, if it is a refusal."""
+    if isinstance(outcome, Err) and outcome.error is not None:
+        raise outcome.error

@@ -5,120 +5,27 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Coroutine
-from types import TracebackType
 from typing import Self, TypeVar
 
-from redlock_cluster.core.leases import LeaseRecord, LeaseState
+from redlock_cluster.core.leases import LeaseRecord
 from redlock_cluster.core.names import Resource
 from redlock_cluster.core.timing import Seconds
 from redlock_cluster.engine.cluster import Cluster, Source
 from redlock_cluster.engine.supervisor import Engine, Status
 from redlock_cluster.engine.waiting import RETRY, Wait, longest
-from redlock_cluster.errors import ClosedError, Contended, NotHeld, QuorumUnavailable, RedlockError
-from redlock_cluster.handles import (
-    HeldLease,
-    LockHandle,
-    Lost,
-    Refused,
-    complain,
-    known,
-    lost,
-    mutex_wait,
-    raise_refusal,
-    refused,
-)
+from redlock_cluster.errors import ClosedError, NotHeld, QuorumUnavailable, RedlockError
+from redlock_cluster.leases import Lease, known
+from redlock_cluster.mutexes import Mutex
 from redlock_cluster.options import DeploymentOptions
 from redlock_cluster.options_file import load_options
 from redlock_cluster.portal import Home, PortalStuck
-from redlock_cluster.results import Err, Ok
+from redlock_cluster.results import Err, Lost, Ok, Refused, lost, refused
 
-__all__ = ["Lease", "Mutex", "Supervisor"]
+__all__ = ["Supervisor"]
 
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
-
-
-class Lease(HeldLease):
-    """A lock that was acquired. Made by supervisors and mutexes; any thread of this process may use it.
-
-    It is `valid` until its time has run out by this machine's clock, or it was released or found to be lost.
-    """
-
-    __slots__ = ("_supervisor",)
-
-    def __init__(self, supervisor: Supervisor, engine: Engine, record: LeaseRecord) -> None:
-        super().__init__(engine, record)
-        self._supervisor = supervisor
-
-    def extend(self, ttl: Seconds | None = None) -> None:
-        """Gives the lease a new ttl from now; left out, the one it has.
-
-        Raises LeaseLost when it is over, NotHeld when it was released, QuorumUnavailable when too few servers
-        answered (it then stays valid as long as it was), ValueError or TypeError for a ttl that can't be.
-        """
-        raise_refusal(self._supervisor.extend(self._record.resource, self, self.ttl if ttl is None else ttl))
-
-    def release(self) -> None:
-        """Gives the lock back.
-
-        Raises LeaseLost when it was over before, NotHeld when it was released before, QuorumUnavailable when too few
-        servers answered to know (those that are away are told when they return).
-        """
-        raise_refusal(self._supervisor.unlock(self._record.resource, self))
-
-
-class Mutex(LockHandle[Lease]):
-    """A lock to be: `with` acquires and releases it. One handle for each use; makers are supervisors."""
-
-    def __init__(self, supervisor: Supervisor, resource: Resource, ttl: Seconds, wait: Wait) -> None:
-        super().__init__(resource, ttl, wait)
-        self._supervisor = supervisor
-
-    def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:
-        """Acquires as `threading.Lock` does: false when somebody else kept it all the time.
-
-        timeout: seconds; -1 for ever; None what the handle was made with. Not blocking: one attempt.
-
-        Raises QuorumUnavailable for an outage, RuntimeError when this handle holds already.
-        """
-        try:
-            self._acquire(mutex_wait(self._wait, blocking, timeout))
-        except Contended:
-            return False
-        return True
-
-    def _acquire(self, wait: Wait) -> Lease:
-        self._begin()
-        try:
-            self.lease = lease = self._supervisor._acquire(self._resource, self._ttl, wait)
-            return lease
-        finally:
-            self._acquiring = False
-
-    def extend(self, ttl: Seconds | None = None) -> None:
-        """Gives the lease a new ttl from now; left out, the one it has. Raises as `Lease.extend`."""
-        self._held().extend(ttl)
-
-    def release(self) -> None:
-        """Gives the lock back. Raises as `Lease.release`, NotHeld when nothing was acquired."""
-        self._held().release()
-
-    def __enter__(self) -> Lease:
-        """Acquires. Raises Contended or QuorumUnavailable when that fails."""
-        return self._acquire(self._wait)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Releases, unless the body did. Raises LeaseLost when the lease had run out, or logs it if the body raised."""
-        lease = self._held()
-        if lease.state is LeaseState.RELEASED:
-            return
-        try:
-            lease.release()
-        except RedlockError as problem:
-            complain(problem, error)
 
 
 class Supervisor:

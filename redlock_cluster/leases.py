@@ -1,0 +1,140 @@
+"""Leases: what a successful acquisition gives, for both faces."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from redlock_cluster.core.leases import LeaseRecord, LeaseState
+from redlock_cluster.core.names import resource_text
+from redlock_cluster.core.timing import Seconds
+from redlock_cluster.core.votes import ServerVote, Token, Vote
+from redlock_cluster.engine.supervisor import Engine
+from redlock_cluster.errors import RedlockError
+from redlock_cluster.results import raise_refusal
+
+if TYPE_CHECKING:
+    from redlock_cluster.sync import Supervisor
+
+__all__ = ["AsyncLease", "HeldLease", "Lease", "known"]
+
+
+class HeldLease:
+    """A lock that was acquired.
+
+    It is `valid` until its time has run out by this machine's clock, or it was released or found to be lost.
+    """
+
+    __slots__ = ("_engine", "_record")
+
+    def __init__(self, engine: Engine, record: LeaseRecord) -> None:
+        self._engine, self._record = engine, record
+
+    @property
+    def resource(self) -> str:
+        """What is locked; bytes that are not UTF-8 appear as surrogates."""
+        return resource_text(self._record.resource)
+
+    @property
+    def token(self) -> str:
+        """The owner value on the servers. Whoever has it can extend and release: keep it secret."""
+        return self._record.token.decode()
+
+    @property
+    def ttl(self) -> float:
+        """Seconds that servers keep the lock, counted from the last acquisition or extension."""
+        return self._record.ttl_ms / 1000
+
+    @property
+    def state(self) -> LeaseState:
+        """HELD, UNKNOWN (the last extension or release reached no quorum), LOST or RELEASED."""
+        return LeaseState.LOST if self._engine.forked else self._record.state(self._engine.clock())
+
+    @property
+    def valid(self) -> bool:
+        """Whether the lock may still be relied on."""
+        return self.remaining > 0
+
+    @property
+    def remaining(self) -> float:
+        """Seconds for which the lock may still be relied on; 0 when it is over."""
+        return 0.0 if self._engine.forked else self._record.remaining(self._engine.clock())
+
+    @property
+    def held_on(self) -> frozenset[str]:
+        """Names of the servers known to hold the lock."""
+        return frozenset(vote.server for vote in self.votes if vote.vote is Vote.FOR)
+
+    @property
+    def votes(self) -> tuple[ServerVote, ...]:
+        """Each server's vote in the acquisition or the last successful extension, in the group's order."""
+        return self._engine.votes(self._record)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.resource!r} {self.state.value}, {self.remaining:.3f} s left>"
+
+
+class AsyncLease(HeldLease):
+    """A lock that was acquired. Made by supervisors and mutexes, for one event loop.
+
+    It is `valid` until its time has run out by this machine's clock, or it was released or found to be lost.
+    """
+
+    __slots__ = ()
+
+    async def extend(self, ttl: Seconds | None = None) -> None:
+        """Gives the lease a new ttl from now; left out, the one it has.
+
+        Raises LeaseLost when it is over, NotHeld when it was released, QuorumUnavailable when too few servers
+        answered (it then stays valid as long as it was), ValueError or TypeError for a ttl that can't be.
+        """
+        outcome = await self._engine.extend(self._record.resource, self._record, self.ttl if ttl is None else ttl)
+        if isinstance(outcome, RedlockError):
+            raise outcome
+
+    async def release(self) -> None:
+        """Gives the lock back.
+
+        Raises LeaseLost when it was over before, NotHeld when it was released before, QuorumUnavailable when too few
+        servers answered to know (those that are away are told when they return).
+        """
+        error = await self._engine.release(self._record.resource, self._record)
+        if error is not None:
+            raise error
+
+
+class Lease(HeldLease):
+    """A lock that was acquired. Made by supervisors and mutexes; any thread of this process may use it.
+
+    It is `valid` until its time has run out by this machine's clock, or it was released or found to be lost.
+    """
+
+    __slots__ = ("_supervisor",)
+
+    def __init__(self, supervisor: Supervisor, engine: Engine, record: LeaseRecord) -> None:
+        super().__init__(engine, record)
+        self._supervisor = supervisor
+
+    def extend(self, ttl: Seconds | None = None) -> None:
+        """Gives the lease a new ttl from now; left out, the one it has.
+
+        Raises LeaseLost when it is over, NotHeld when it was released, QuorumUnavailable when too few servers
+        answered (it then stays valid as long as it was), ValueError or TypeError for a ttl that can't be.
+        """
+        raise_refusal(self._supervisor.extend(self._record.resource, self, self.ttl if ttl is None else ttl))
+
+    def release(self) -> None:
+        """Gives the lock back.
+
+        Raises LeaseLost when it was over before, NotHeld when it was released before, QuorumUnavailable when too few
+        servers answered to know (those that are away are told when they return).
+        """
+        raise_refusal(self._supervisor.unlock(self._record.resource, self))
+
+
+def known(engine: Engine, lease: HeldLease | str) -> LeaseRecord | Token:
+    """What an engine knows a lease by; one of another engine counts as its token."""
+    if isinstance(lease, HeldLease):
+        return lease._record if lease._engine is engine else Token(lease._record.token)
+    if isinstance(lease, str):
+        return Token(lease.encode())
+    raise TypeError(f"a lease or its token, a str, not {type(lease).__name__}")
