@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from typing import Self, TypeVar, overload
 
 from redlock_cluster.core.leases import LeaseRecord
@@ -13,7 +14,7 @@ from redlock_cluster.core.timing import Seconds
 from redlock_cluster.engine.cluster import Cluster, Source
 from redlock_cluster.engine.supervisor import Status
 from redlock_cluster.engine.waiting import RETRY, Wait
-from redlock_cluster.errors import RedlockError
+from redlock_cluster.errors import ClosedError, RedlockError
 from redlock_cluster.leases import AsyncLease, known
 from redlock_cluster.mutexes import AsyncMutex
 from redlock_cluster.results import Lost, Ok, Refused, lost, refused
@@ -56,7 +57,11 @@ class AsyncSupervisor:
         await self._cluster.close()
 
     async def __aenter__(self) -> Self:
-        return await self.start()
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(self.close)
+            await self.start()
+            undo.pop_all()
+        return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
@@ -138,7 +143,11 @@ class AsyncSupervisor:
             result = fn()
             return await result if inspect.isawaitable(result) else result
         finally:
-            if (error := await lease._engine.release(resource, lease._record)) is not None:
+            try:
+                error = await lease._engine.release(resource, lease._record)
+            except ClosedError as closed:
+                error = closed
+            if error is not None:
                 _log.warning("%s", error)
 
     def mutex(self, resource: Resource, ttl: Seconds, *, wait: Wait = RETRY) -> AsyncMutex:

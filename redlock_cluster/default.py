@@ -13,9 +13,10 @@ from typing import Final, Self
 from redlock_cluster.aio import AsyncSupervisor
 from redlock_cluster.engine.cluster import Cluster, Source
 from redlock_cluster.errors import OptionsError
+from redlock_cluster.home import Home
 from redlock_cluster.options import Options
 from redlock_cluster.options_file import load_options
-from redlock_cluster.portal import Home, process_lock
+from redlock_cluster.portal import process_lock
 from redlock_cluster.sync import Supervisor
 
 __all__ = ["AsyncDefaultSupervisor", "AsyncRedlock", "DefaultSupervisor", "Redlock"]
@@ -36,7 +37,7 @@ class _Shared:
         if cls.options is None:
             cls.options = given or _from_environment()
         elif given is not None and given != cls.options:
-            if cls.users - {user} or user in cls.users:
+            if cls.users:
                 raise OptionsError([("", "started before with other options; close it first")])
             cls.options = given
         cls.users.add(user)

@@ -20,11 +20,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Generic, TypeVar, cast
 
-from redlock_cluster.engine.cluster import Cluster
-from redlock_cluster.errors import ClosedError
-from redlock_cluster.options import Options
-
-__all__ = ["Home", "Portal", "PortalStuck", "portal", "process_lock"]
+__all__ = ["CLOSING", "Portal", "PortalStuck", "inherit", "portal", "process_lock"]
 
 T = TypeVar("T")
 
@@ -32,7 +28,8 @@ _log = logging.getLogger(__name__)
 
 _STARTING = 0.5  # seconds; a thread that does not run by then never will
 _SPARE = 0.5  # seconds that a call may take beyond what its policy says
-_CLOSING = 5.0
+CLOSING = 5.0
+"""Seconds that closing may take at most."""
 
 
 class PortalStuck(Exception):
@@ -40,49 +37,53 @@ class PortalStuck(Exception):
 
 
 class _Call(Generic[T]):
-    """One call on its way: waits in the queue, runs as a task, ends with a result or an exception."""
+    """One call on its way: waits in the queue, runs as a task, ends with a result or an exception.
 
-    __slots__ = ("abandoned", "error", "make", "ready", "result", "task", "undo")
+    undo: takes back a result that its caller will not receive
+    kept: it runs to its end even if its caller has gone, as a release must
+    """
 
-    def __init__(self, make: Callable[[], Coroutine[object, object, T]], undo: Callable[[T], object] | None) -> None:
-        self.make, self.undo = make, undo
+    __slots__ = ("_make", "_task", "_undo", "abandoned", "ended", "error", "kept", "ready", "result")
+
+    def __init__(
+        self, make: Callable[[], Coroutine[object, object, T]], undo: Callable[[T], object] | None, kept: bool
+    ) -> None:
+        self._make, self._undo, self.kept = make, undo, kept
         self.ready = _thread.allocate_lock()
         self.ready.acquire()
-        self.task: asyncio.Task[T] | None = None
-        self.abandoned = False
+        self._task: asyncio.Task[None] | None = None
+        self.abandoned = self.ended = False
         self.result: T | None = None
         self.error: BaseException | None = None
 
     def begin(self, loop: asyncio.AbstractEventLoop) -> None:
-        """In the loop: starts the task, unless the caller has gone."""
-        if not self.abandoned:
-            self.task = loop.create_task(self.make())
-            self.task.add_done_callback(self._end)
+        """In the loop: starts the task, once, unless the caller has gone."""
+        if self._task is None and (self.kept or not self.abandoned):
+            self._task = loop.create_task(self._run())
 
-    def _end(self, task: asyncio.Task[T]) -> None:
-        if task.cancelled():
-            self.error = asyncio.CancelledError()
-        elif (error := task.exception()) is not None:
+    async def _run(self) -> None:
+        try:
+            self.result = await self._make()
+        except BaseException as error:  # noqa: BLE001  it is the caller's, whatever it is
             self.error = error
-        else:
-            self.result = task.result()
-            if self.abandoned:
-                self._take_back()
+        self.ended = True
+        if self.abandoned:
+            self._take_back()
         self.ready.release()
 
-    def cancel(self) -> None:
+    def cancel(self, loop: asyncio.AbstractEventLoop) -> None:
         """In the loop: the caller has gone."""
-        if self.task is None or self.error is not None:
-            return
-        if self.task.done():
+        if self.kept:
+            self.begin(loop)
+        elif self.ended:
             self._take_back()
-        else:
-            self.task.cancel()
+        elif self._task is not None:
+            self._task.cancel()
 
     def _take_back(self) -> None:
-        undo, self.undo = self.undo, None
-        if undo is not None:
-            undo(cast(T, self.result))
+        undo, self._undo = self._undo, None
+        if undo is not None and self.error is None:
+            undo(cast("T", self.result))
 
 
 class Portal:
@@ -116,11 +117,13 @@ class Portal:
         make: Callable[[], Coroutine[object, object, T]],
         budget: float = float("inf"),
         undo: Callable[[T], object] | None = None,
+        kept: bool = False,
     ) -> T:
         """Runs a coroutine in the loop and returns its result or raises its exception.
 
         make: makes the coroutine, in the loop; budget: seconds it takes at most
         undo: called in the loop with the result when the caller was interrupted and will not receive it
+        kept: a caller that is interrupted does not end the call
 
         Raises PortalStuck when the budget and half a second have passed.
         """
@@ -128,20 +131,23 @@ class Portal:
             raise PortalStuck("the lock library's thread does not run (under uWSGI set enable-threads)")
         if self._thread == _thread.get_ident():
             raise RuntimeError("a synchronous lock call inside the lock library's own thread would wait for itself")
-        call = _Call(make, undo)
+        call = _Call(make, undo, kept)
         try:
-            self._calls.append(cast(_Call[object], call))
+            self._calls.append(cast("_Call[object]", call))
             if not self._woken:
                 self._woken = True
                 self.loop.call_soon_threadsafe(self._drain)
             if not call.ready.acquire(True, -1 if budget + _SPARE > threading.TIMEOUT_MAX else budget + _SPARE):
                 raise PortalStuck("the lock library's thread did not answer in time")
-            if call.error is not None:
-                raise call.error
-            return cast(T, call.result)
+            if call.error is None:
+                return cast("T", call.result)
         except BaseException:  # KeyboardInterrupt among them: whoever leaves without the result leaves nothing behind
             self._abandon(call)
             raise
+        try:
+            raise call.error
+        finally:
+            del call  # its error's traceback holds this frame
 
     def _begun(self) -> bool:
         """Whether the thread has begun to run; waits for it shortly."""
@@ -152,8 +158,16 @@ class Portal:
 
     def _abandon(self, call: _Call[T]) -> None:
         call.abandoned = True
+        self.later(self._cancel, call)
+
+    def later(self, do: Callable[..., object], *arguments: object) -> None:
+        """Has the loop do something soon."""
         if not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(call.cancel)
+            self.loop.call_soon_threadsafe(do, *arguments)
+
+    def _cancel(self, call: _Call[T]) -> None:
+        self._drain()  # the interrupt may have come before the loop was woken
+        call.cancel(self.loop)
 
     def _drain(self) -> None:
         self._woken = False
@@ -172,12 +186,12 @@ class Portal:
         """Closes what runs in the loop, then ends the thread; waits a few seconds at most."""
         try:
             for close in list(self._closers.values()):
-                self.call(close, _CLOSING)
+                self.call(close, CLOSING)
         except PortalStuck as stuck:
             _log.warning("%s; left behind at exit", stuck)
         else:
             self.loop.call_soon_threadsafe(self.loop.stop)
-            self._ended.acquire(True, _CLOSING)
+            self._ended.acquire(True, CLOSING)
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
@@ -240,39 +254,9 @@ def process_lock() -> threading.Lock:
     return _Process.lock
 
 
-class Home:
-    """What supervisors of one options file share: the engines in this process's portal."""
-
-    def __init__(self, options: Options) -> None:
-        self.options = options
-        self.map = Cluster(options)
-        self.closed = False
-        self._portal: Portal | None = None
-        self._cluster: Cluster | None = None
-
-    def enter(self) -> tuple[Portal, Cluster]:
-        """The portal and the engines in it; made at the first use in this process, also after a fork."""
-        if self.closed:
-            raise ClosedError("the supervisor is closed")
-        here, cluster = portal(), self._cluster
-        if self._portal is here and cluster is not None:
-            return here, cluster
-        with process_lock():
-            if self._portal is not here or self._cluster is None:
-                _Process.inherited.append(self._cluster)
-                self._cluster, self._portal = Cluster(self.options), here
-                here.on_close(self, self._cluster.close)
-            return here, self._cluster
-
-    def close(self) -> None:
-        """Closes in this process; what an ancestor opened stays as it is."""
-        self.closed = True
-        cluster, self._cluster = self._cluster, None
-        if cluster is not None and self._portal is portal():
-            self._portal.on_close(self, None)
-            self._portal.call(cluster.close, _CLOSING)
-        else:
-            _Process.inherited.append(cluster)
+def inherit(thing: object) -> None:
+    """Keeps something that belongs to the parent process from being collected, and so closed, in a forked child."""
+    _Process.inherited.append(thing)
 
 
 def _after_fork() -> None:

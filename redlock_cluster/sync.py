@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Coroutine
+from contextlib import ExitStack
 from typing import Self, TypeVar
 
 from redlock_cluster.core.leases import LeaseRecord
@@ -14,11 +15,12 @@ from redlock_cluster.engine.cluster import Cluster, Source
 from redlock_cluster.engine.supervisor import Engine, Status
 from redlock_cluster.engine.waiting import RETRY, Wait, longest
 from redlock_cluster.errors import ClosedError, NotHeld, QuorumUnavailable, RedlockError
+from redlock_cluster.home import Home
 from redlock_cluster.leases import Lease, known
 from redlock_cluster.mutexes import Mutex
 from redlock_cluster.options import DeploymentOptions
 from redlock_cluster.options_file import load_options
-from redlock_cluster.portal import Home, PortalStuck
+from redlock_cluster.portal import PortalStuck
 from redlock_cluster.results import Err, Lost, Ok, Refused, lost, refused
 
 __all__ = ["Supervisor"]
@@ -69,7 +71,11 @@ class Supervisor:
         self._home.close()
 
     def __enter__(self) -> Self:
-        return self.start()
+        with ExitStack() as undo:
+            undo.callback(self.close)
+            self.start()
+            undo.pop_all()
+        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -96,7 +102,7 @@ class Supervisor:
             return Ok(Lease(self, engine, outcome)) if isinstance(outcome, LeaseRecord) else refused(outcome)
 
         try:
-            return self._call(lock, longest(self._timing, wait), lambda outcome: outcome and _abandon(outcome.value))
+            return self._call(lock, longest(self._timing, wait), _give_up)
         except QuorumUnavailable as error:
             return refused(error)
 
@@ -111,7 +117,14 @@ class Supervisor:
             error = await engine.release(resource, known(engine, lease))
             return Ok(None) if error is None else lost(error)
 
-        return self._finish(lease, unlock)
+        reached = False
+        try:
+            outcome = self._finish(lease, unlock, kept=True)
+            reached = True
+            return outcome
+        finally:
+            if not reached and isinstance(lease, Lease):
+                self._home.later(_abandon, lease)
 
     def extend(self, resource: Resource, lease: Lease | str, ttl: Seconds) -> Ok[Lease] | Lost:
         """Gives a lock a new ttl (seconds from now) by its lease, or by its token alone.
@@ -138,14 +151,13 @@ class Supervisor:
         """
         if inspect.iscoroutinefunction(fn):
             raise TypeError("a synchronous transaction can't await a coroutine function; use AsyncRedlock")
-        outcome = self.lock(resource, ttl, wait=wait)
-        if isinstance(outcome, Err):
-            return outcome
+        outcome: Ok[Lease] | Refused | None = None
         try:
-            return fn()
+            outcome = self.lock(resource, ttl, wait=wait)
+            return fn() if isinstance(outcome, Ok) else outcome
         finally:
-            if isinstance(ended := self.unlock(resource, outcome.value), Err):
-                _log.warning("%s", ended.error)
+            if isinstance(outcome, Ok):
+                self._end_transaction(resource, outcome.value)
 
     def mutex(self, resource: Resource, ttl: Seconds, *, wait: Wait = RETRY) -> Mutex:
         """A handle for `with`; arguments as for `lock`."""
@@ -161,12 +173,16 @@ class Supervisor:
 
     def status(self) -> Status:
         """An immutable snapshot: clusters, groups, servers with state, version, latency, errors, reconnects."""
-        here, cluster = self._home.enter()
+        return self._home.enter()[1].status()
 
-        async def status() -> Status:
-            return cluster.status()
-
-        return here.call(status)
+    def _end_transaction(self, resource: Resource, lease: Lease) -> None:
+        try:
+            ended = self.unlock(resource, lease)
+        except ClosedError as error:
+            _log.warning("%s; the lock on %r stays until its ttl", error, lease.resource)
+        else:
+            if isinstance(ended, Err):
+                _log.warning("%s", ended.error)
 
     def _acquire(self, resource: Resource, ttl: Seconds, wait: Wait) -> Lease:
         """For handles: the lease, or the exception."""
@@ -180,13 +196,13 @@ class Supervisor:
         return self._call(acquire, longest(self._timing, wait), _abandon)
 
     def _finish(
-        self, lease: Lease | str, make: Callable[[Engine], Coroutine[object, object, Ok[T] | Lost]]
+        self, lease: Lease | str, make: Callable[[Engine], Coroutine[object, object, Ok[T] | Lost]], kept: bool = False
     ) -> Ok[T] | Lost:
         """For a lease or token: the call, unless the lease belongs to the process this one was forked from."""
         if isinstance(lease, Lease) and lease._engine.forked:
             return lost(NotHeld("this lease belongs to the process that this one was forked from"))
         try:
-            return self._call(make, 2 * self._timing.server_timeout)
+            return self._call(make, 2 * self._timing.server_timeout, kept=kept)
         except QuorumUnavailable as error:
             return lost(error)
 
@@ -204,6 +220,7 @@ class Supervisor:
         make: Callable[[Engine], Coroutine[object, object, T]],
         budget: float,
         undo: Callable[[T], object] | None = None,
+        kept: bool = False,
     ) -> T:
         """Runs a coroutine on the engine in the portal. Raises QuorumUnavailable when the portal's thread is stuck."""
         here, cluster = self._home.enter()
@@ -213,9 +230,14 @@ class Supervisor:
             return await make(cluster.ready(name) or await cluster.engine(name))
 
         try:
-            return here.call(call, budget + self._patience(cluster), undo)
+            return here.call(call, budget + self._patience(cluster), undo, kept)
         except PortalStuck as stuck:
             raise QuorumUnavailable(str(stuck)) from None
+
+
+def _give_up(outcome: Ok[Lease] | Refused) -> None:
+    if isinstance(outcome, Ok):
+        _abandon(outcome.value)
 
 
 def _abandon(lease: Lease) -> None:

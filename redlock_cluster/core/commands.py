@@ -18,6 +18,16 @@ from redlock_cluster.lua import EXTEND, RELEASE, Script
 __all__ = ["SCRIPTED", "Dialect", "ErrorReply", "describe", "dialect_of", "evaluate", "probes"]
 
 
+_REFUSALS = frozenset(
+    word
+    for words in (
+        "ASK BUSY CLUSTERDOWN LOADING MASTERDOWN MISCONF MOVED",
+        "NOAUTH NOPERM NOREPLICAS OOM READONLY TRYAGAIN",
+    )
+    for word in words.split()
+)
+
+
 class ErrorReply(Exception):
     """An error that a server answered: a value among other replies, never raised by the engine itself."""
 
@@ -29,6 +39,11 @@ class ErrorReply(Exception):
     def code(self) -> str:
         """The error's first word: `ERR`, `WRONGTYPE`, `NOSCRIPT`, …."""
         return self.text.partition(" ")[0]
+
+    @property
+    def refused(self) -> bool:
+        """The server itself declined to run the command, so it had no effect."""
+        return self.code in _REFUSALS
 
     @property
     def wrong_type(self) -> bool:
@@ -80,17 +95,12 @@ SCRIPTED = Dialect(names_holder=False, native_extend=False, native_release=None)
 
 
 def _by_digest(script: Script, key: bytes, *arguments: bytes | int) -> bytes:
-    return pack_command((b"EVALSHA", _digest(script), 1, key, *arguments))
+    return pack_command((b"EVALSHA", script.sha, 1, key, *arguments))
 
 
 def evaluate(script: Script, key: bytes, *arguments: bytes | int) -> bytes:
     """The script in full, for a server that answered NOSCRIPT; packed."""
     return pack_command((b"EVAL", script.source, 1, key, *arguments))
-
-
-@cache
-def _digest(script: Script) -> bytes:
-    return script.sha
 
 
 def probes(key: str) -> tuple[tuple[str | int, ...], ...]:

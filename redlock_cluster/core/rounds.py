@@ -130,6 +130,10 @@ class AcquireRound(_Round):
         self._note(index, why)
         return self._weigh()
 
+    def may_be_held(self) -> bool:
+        """Whether one holder has a quorum if the absent servers count for it."""
+        return self._most_refusals_for_one_holder() + self.absent.bit_count() >= self.quorum
+
     def too_late(self) -> None:
         """The quorum came after the validity had run out: told as unavailable."""
         self.verdict = Verdict.UNAVAILABLE

@@ -77,7 +77,11 @@ class Cluster:
         if self._starting is None:
             self._loop = asyncio.get_running_loop()
             self._starting = self._loop.create_task(self._start(), name="redlock start")
-        await asyncio.shield(self._starting)
+        starting = self._starting
+        await asyncio.wait({starting})
+        if starting.cancelled():
+            raise ClosedError("the supervisor was closed while it started")
+        starting.result()
 
     async def _start(self) -> None:
         engines = {
@@ -96,19 +100,20 @@ class Cluster:
         """Closes every deployment; the supervisor can be started again."""
         self._check_place()
         if self._starting is not None:
-            await asyncio.shield(self._starting)
+            self._starting.cancel()
+            await asyncio.wait({self._starting})
         engines, self._engines = self._engines, {}
         self._phase, self._loop = _Phase.CLOSED, None
         await asyncio.gather(*(engine.close() for engine in engines.values()))
 
     def ready(self, name: str | None) -> Engine | None:
-        """The engine of a deployment, None before the start. Raises RuntimeError in a foreign loop or a fork."""
-        self._check_place()
-        return self._engines.get(name) if name is not None else None
+        """The engine of a deployment, None before the start and in a fork."""
+        return None if name is None or self.inherited else self._engines.get(name)
 
     async def engine(self, name: str | None) -> Engine:
         """The engine of a deployment, started if need be. Raises ClosedError once the supervisor was closed."""
         name = self.require(name)
+        self._check_place()
         if self._phase is _Phase.NEW:
             await self.start()
         engine = self.ready(name)

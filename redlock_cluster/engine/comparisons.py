@@ -14,14 +14,18 @@ from redlock_cluster.core.leases import LeaseRecord, LeaseState
 from redlock_cluster.core.rounds import CompareRound
 from redlock_cluster.core.votes import Token
 from redlock_cluster.engine.connection import MAX_UNANSWERED, Connection
-from redlock_cluster.engine.link import Debt
-from redlock_cluster.engine.rounds import LOST_REPLY, Round
+from redlock_cluster.engine.link import Debt, Link
+from redlock_cluster.engine.rounds import Round
 from redlock_cluster.lua import EXTEND, RELEASE
 
 if TYPE_CHECKING:
     from redlock_cluster.engine.group import Group
 
 __all__ = ["Extension", "Release", "give_back"]
+
+
+BARE_TTL_MS = 600_000
+"""How long a release by bare token, whose ttl nobody here knows, is owed to a server that is away."""
 
 
 class _Comparison(Round[CompareRound]):
@@ -40,6 +44,10 @@ class _Comparison(Round[CompareRound]):
     @abstractmethod
     def _script(self) -> bytes:
         """The command as a script in full."""
+
+    def _matters(self) -> bool:
+        """Whether the command is still to be executed, the round being decided or not."""
+        return True
 
     @abstractmethod
     def _finish(self) -> None:
@@ -65,8 +73,8 @@ class _Comparison(Round[CompareRound]):
         self._sent()
 
     def reply(self, connection: Connection, value: object) -> None:
-        """Counts a vote; NOSCRIPT is answered with the script in full."""
-        if isinstance(value, ErrorReply) and value.code == "NOSCRIPT":
+        """Counts a vote; NOSCRIPT is answered with the script in full while it still matters."""
+        if isinstance(value, ErrorReply) and value.code == "NOSCRIPT" and self._matters():
             connection.send(self._script(), self)
         elif self._count(connection.index, value):
             self._progress()
@@ -129,15 +137,15 @@ class Release(_Comparison):
     def _miss(self, index: int, why: str) -> bool:
         record = self.record
         if record is not None:
-            if why is LOST_REPLY:
-                record.doubtful |= 1 << index
             self._owe(record, index)
+        else:
+            self.lane[index].owe(Debt(self.lane[index], self.key, self.token, BARE_TTL_MS, answered=True))
         return self.votes.miss(index, why)
 
     def _owe(self, record: LeaseRecord, index: int) -> None:
-        link = self.lane[index]
-        answered = not record.unanswered() >> index & 1
-        link.owe(Debt(link, self.key, self.token, record.longest_ms, answered))
+        """From here on a 0 may be the owed release's doing."""
+        record.doubtful |= 1 << index
+        self.lane[index].owe(_debt(self.lane[index], record))
 
     def _finish(self) -> None:
         if self.record is not None and self.votes.outcome is not None:
@@ -175,6 +183,10 @@ class Extension(_Comparison):
     def _script(self) -> bytes:
         return evaluate(EXTEND, self.key, self.token, self.ttl_ms)
 
+    def _matters(self) -> bool:
+        """A later extension may have followed this one, which must not undo it."""
+        return not self.decided
+
     def _finish(self) -> None:
         if self.record is not None:
             del self.group.extensions[self.token]
@@ -186,9 +198,12 @@ class Extension(_Comparison):
 
 def give_back(group: Group, record: LeaseRecord) -> None:
     """Takes a lost lease's token from every server that may hold it, once; nobody waits for the outcome."""
-    unanswered = record.unanswered()
     sent, record.sent = record.sent & ~record.deleted, 0
     for link in group.lane(record.key):
         if sent >> link.index & 1:
-            answered = not unanswered >> link.index & 1
-            link.release(Debt(link, record.key, record.token, record.longest_ms, answered))
+            link.release(_debt(link, record))
+
+
+def _debt(link: Link, record: LeaseRecord) -> Debt:
+    answered = not record.unanswered() >> link.index & 1
+    return Debt(link, record.key, record.token, record.longest_ms, answered, record)

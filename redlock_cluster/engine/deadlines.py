@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from heapq import heappop, heappush
+from itertools import count
 from typing import Protocol
 
 from redlock_cluster.engine.ports import Clock
 
 __all__ = ["Deadlines", "Expiring"]
 
-_LATE = 0.005  # seconds; a timer later than this means that this process stood still, and replies may lie unread
-_GRACE = 0.001
+GRACE = 0.001
+"""The least that is waited after a deadline, seconds."""
 
 
 class Expiring(Protocol):
@@ -26,61 +27,61 @@ class Expiring(Protocol):
 
 
 class Deadlines:
-    """Rounds in the order of their deadlines, which is the order of their starts: all wait equally long.
+    """Rounds by their deadlines, with one timer: most rounds are long over when it fires.
 
-    A timer for each round would cost more than the round; this one fires once for all that are due, and most rounds
-    are long over by then. When it fires late, the process was suspended or busy: replies may lie unread in the
-    sockets' buffers, so they get one turn of the loop before anyone is called absent.
+    A deadline alone condemns nobody. When the timer finds a round due, the process may have been suspended or busy:
+    its commands may have left late, and replies may lie unread in the sockets. So what is due waits once more, as long
+    as the timer was late and GRACE at least, and expires only when it was due before that wait.
     """
 
-    __slots__ = ("_clock", "_graced", "_loop", "_rounds", "_timeout", "_timer")
+    __slots__ = ("_clock", "_condemned", "_loop", "_number", "_rounds", "_timer", "_timer_at")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, clock: Clock, timeout: float) -> None:
-        self._loop, self._clock, self._timeout = loop, clock, timeout
-        self._rounds: deque[tuple[float, Expiring]] = deque()
+    def __init__(self, loop: asyncio.AbstractEventLoop, clock: Clock) -> None:
+        self._loop, self._clock = loop, clock
+        self._rounds: list[tuple[float, int, Expiring]] = []
+        self._number = count()
         self._timer: asyncio.TimerHandle | None = None
-        self._graced = False
+        self._timer_at = 0.0
+        self._condemned = float("-inf")  # deadlines up to here have had their second wait
 
-    def add(self, started: float, patience: float, waiting: Expiring) -> None:
-        """A round started: it expires `patience` seconds later."""
-        if patience < self._timeout:
-            self._loop.call_later(patience, self._one, waiting)
-            return
-        self._rounds.append((started + patience, waiting))
-        if self._timer is None:
-            self._timer = self._loop.call_later(patience, self._due)
+    def add(self, deadline: float, waiting: Expiring) -> None:
+        """A round started that waits for votes until the deadline, engine time."""
+        rounds = self._rounds
+        while rounds and not rounds[0][2].outstanding:
+            heappop(rounds)
+        heappush(rounds, (deadline, next(self._number), waiting))
+        if self._timer is None or deadline < self._timer_at:
+            self._arm(deadline)
 
     def close(self) -> None:
-        """Stops the timer."""
+        """Expires everything that waits still."""
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
-        self._rounds.clear()
-
-    def _one(self, waiting: Expiring) -> None:
-        if waiting.outstanding:
-            self._loop.call_later(_GRACE, waiting.expire)
+        rounds, self._rounds = self._rounds, []
+        for _, _, waiting in sorted(rounds):
+            if waiting.outstanding:
+                waiting.expire()
 
     def _due(self) -> None:
         self._timer = None
         now = self._clock()
         rounds = self._rounds
         while rounds:
-            deadline, waiting = rounds[0]
+            deadline, _, waiting = rounds[0]
             if not waiting.outstanding:
-                rounds.popleft()
-                continue
-            if deadline > now:
-                self._graced = False
-                self._arm(deadline - now)
+                heappop(rounds)
+            elif deadline > now:
+                self._arm(deadline)
                 return
-            if now - deadline > _LATE and not self._graced:
-                self._graced = True
-                self._arm(_GRACE)
+            elif deadline > self._condemned:
+                self._condemned = now
+                self._arm(now + max(now - deadline, GRACE))
                 return
-            rounds.popleft()
-            waiting.expire()
-        self._graced = False
+            else:
+                heappop(rounds)
+                waiting.expire()
 
-    def _arm(self, delay: float) -> None:
-        self._timer = self._loop.call_later(max(delay, _GRACE), self._due)
+    def _arm(self, at: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._timer_at = self._loop.call_later(max(at - self._clock(), GRACE), self._due), at

@@ -185,10 +185,11 @@ class Group:
         inspection = Inspection(self, key, AcquireRound(self.size), self.timing.server_timeout).begin(key)
         if not inspection.decided:
             await inspection.ended()
-        if inspection.votes.verdict is Verdict.UNAVAILABLE:
+        votes = inspection.votes
+        if votes.verdict is Verdict.UNAVAILABLE or (votes.verdict is Verdict.SPLIT and votes.may_be_held()):
             text = f"whether {resource_text(resource)!r} is locked is unknown"
             return QuorumUnavailable(text, *self._context(inspection, resource))
-        return inspection.votes.verdict is Verdict.HELD
+        return votes.verdict is Verdict.HELD
 
     def status(self) -> GroupStatus:
         """What is known of the group now."""

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from itertools import islice
 
 from hiredis import pack_command
 
 from redlock_cluster.core.commands import ErrorReply, evaluate
+from redlock_cluster.core.leases import LeaseRecord
 from redlock_cluster.core.timing import Interval
 from redlock_cluster.core.votes import Token
 from redlock_cluster.engine.connection import Connection, ConnectionFailed, Outbox
@@ -26,6 +28,9 @@ __all__ = ["Debt", "Link"]
 _log = logging.getLogger(__name__)
 
 _NEVER = float("inf")
+
+_GRACE = 0.01  # seconds that a suspect connection gets at least
+_SETTLED_AT_ONCE = 1000  # tokens released in one health check, so that it does not hold up the loop
 
 _TIME = pack_command((b"TIME",))
 
@@ -55,7 +60,9 @@ class Link:
         self._interval = Interval(options.reconnection_interval_base, options.reconnection_interval_max)
         self._debts: dict[tuple[bytes, Token], Debt] = {}
         self._broken = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
         self._checked: tuple[Connection | None, int] = (None, 0)
+        self._unkilled: dict[int, str] = {}
 
     # --- what rounds use -------------------------------------------------------------------------------------------
 
@@ -99,34 +106,46 @@ class Link:
     # --- health ----------------------------------------------------------------------------------------------------
 
     def check(self, now: float) -> None:
-        """One health check: asks an idle connection for `TIME`, gives up one that has answered nothing since the last.
+        """One health check: asks an idle connection for `TIME`, suspects one that has answered nothing since the last.
 
-        A check that comes late means that this process stood still; then it only asks.
+        A check that comes late means that this process stood still and replies may lie unread; so the suspect gets as
+        much time again before it is given up.
         """
-        late = now - self._checked_at > 1.5 * self._options.health_check_interval
+        late = now - self._checked_at - self._options.health_check_interval
         self._checked_at = now
         connection = self.connection
         if connection is None:
+            self._forget_expired()
             return
-        if self._checked == (connection, connection.heard) and not late:
-            connection.abort(f"no answer for {self._options.health_check_interval:g} s")
-            return
-        if not connection.pending:
+        if self._checked == (connection, connection.heard):
+            self._loop.call_later(max(late, _GRACE), self._give_up, connection, connection.heard)
+        elif not connection.pending:
             connection.send(_TIME, _Probe(self, now))
         self._checked = (connection, connection.heard)
-        self._settle()
+        self._settle(_SETTLED_AT_ONCE)
+
+    def _give_up(self, connection: Connection, heard: int) -> None:
+        if connection.heard == heard:
+            connection.abort(f"no answer for {self._options.health_check_interval:g} s")
+
+    def killed(self, client_id: int) -> None:
+        """A predecessor is gone from the server, or it can't be helped."""
+        self._unkilled.pop(client_id, None)
 
     def probed(self, seconds: float) -> None:
         """A health check was answered after so many seconds."""
         self.latency = seconds
 
-    def _settle(self) -> None:
-        if self._debts:
-            now = self.clock()
-            debts, self._debts = self._debts, {}
-            for debt in debts.values():
-                if debt.expires_at > now:
-                    self.release(debt)
+    def _settle(self, most: int | None = None) -> None:
+        """Releases what is owed, if there is a connection: all of it, or the oldest so many."""
+        self._forget_expired()
+        for place in list(islice(self._debts, most)):
+            self.release(self._debts.pop(place))
+
+    def _forget_expired(self) -> None:
+        now = self.clock()
+        for place in [place for place, debt in self._debts.items() if debt.expires_at <= now]:
+            del self._debts[place]
 
     # --- the connection's life -------------------------------------------------------------------------------------
 
@@ -165,11 +184,13 @@ class Link:
         if not connection.alive:
             raise ConnectionFailed(connection.reason)
         connection.dialect = greeting.dialect
-        previous, self.greeting = self.greeting, greeting
-        if previous is not None:
-            self.reconnects += 1
-            if previous.client_id is not None and previous.run_id and previous.run_id == greeting.run_id:
-                connection.send(pack_command((b"CLIENT", b"KILL", b"ID", previous.client_id)), _Killed(self.name))
+        self.reconnects += self.greeting is not None
+        self.greeting = greeting
+        for client_id, run_id in list(self._unkilled.items()):
+            if run_id == greeting.run_id:
+                connection.send(pack_command((b"CLIENT", b"KILL", b"ID", client_id)), _Killed(self, client_id))
+            elif greeting.run_id:
+                del self._unkilled[client_id]  # it died with that run, and the id may be somebody else's now
         self.connection, self.error, self.latency, self.since = connection, "", latency, self.clock()
         self._broken.clear()
         self._settle()
@@ -179,6 +200,8 @@ class Link:
     def _lost(self, connection: Connection) -> None:
         if self.connection is connection:
             self.connection = None
+            if self.greeting is not None and self.greeting.client_id is not None and self.greeting.run_id:
+                self._unkilled[self.greeting.client_id] = self.greeting.run_id
             self.error = self.last_error = connection.reason
             self.since = self.clock()
             self._broken.set()
@@ -197,23 +220,27 @@ class Debt:
 
     answered: the server replied to the SET, so the key is gone after the ttl at the latest; else the SET may still
     land at any time, and the token is remembered until the server is reachable again
+    record: the lease it was, which is told of the deletion
     """
 
-    __slots__ = ("expires_at", "key", "link", "token", "ttl")
+    __slots__ = ("expires_at", "key", "link", "record", "token", "ttl")
 
-    def __init__(self, link: Link, key: bytes, token: Token, ttl_ms: int, answered: bool) -> None:
-        self.link, self.key, self.token, self.ttl = link, key, token, ttl_ms / 1000
+    def __init__(
+        self, link: Link, key: bytes, token: Token, ttl_ms: int, answered: bool, record: LeaseRecord | None = None
+    ) -> None:
+        self.link, self.key, self.token, self.ttl, self.record = link, key, token, ttl_ms / 1000, record
         self.expires_at = link.clock() + self.ttl if answered else _NEVER
 
     def reply(self, connection: Connection, value: object) -> None:
         """Deleted, or not there: settled. NOSCRIPT: the script in full. Any other error: at the next health check."""
         if not isinstance(value, ErrorReply) or value.wrong_type:
-            return
-        if value.code == "NOSCRIPT":
+            if value == 1 and self.record is not None:
+                self.record.deleted |= 1 << connection.index
+        elif value.code == "NOSCRIPT":
             connection.send(evaluate(RELEASE, self.key, self.token), self)
-            return
-        self.expires_at = min(self.expires_at, self.link.clock() + self.ttl)
-        self.link.owe(self)
+        else:
+            self.expires_at = min(self.expires_at, self.link.clock() + self.ttl)
+            self.link.owe(self)
 
     def lost(self, connection: Connection) -> None:
         """Whether it was done is unknown: again on the next connection."""
@@ -236,18 +263,19 @@ class _Probe:
 
 
 class _Killed:
-    """Hears whether the predecessor was killed."""
+    """Hears whether a predecessor was killed; until then every successor tries again."""
 
-    __slots__ = ("name",)
+    __slots__ = ("client_id", "link")
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, link: Link, client_id: int) -> None:
+        self.link, self.client_id = link, client_id
 
     def reply(self, connection: Connection, value: object) -> None:
+        self.link.killed(self.client_id)
         if isinstance(value, ErrorReply):
             _log.warning(
                 "%s refused CLIENT KILL (%s): a command still in flight on the old connection may leave a key",
-                self.name,
+                self.link.name,
                 value.text,
             )
 

@@ -66,12 +66,12 @@ class SocketDialer:
         if server.socket is not None:
             await loop.create_unix_connection(lambda: protocol, server.socket)
             return
-        context = _tls_context(server) if server.ssl else None
+        context = await loop.run_in_executor(None, _tls_context, server) if server.ssl else None
         await loop.create_connection(lambda: protocol, server.host, server.port, ssl=context)
 
 
 def _tls_context(server: ServerOptions) -> ssl.SSLContext:
-    """Made anew for each connection, so that renewed certificates are taken up."""
+    """Made anew for each connection, so that renewed certificates are taken up; reads files, so not in the loop."""
     context = ssl.create_default_context(cafile=server.ssl_ca_certs)
     context.check_hostname = server.ssl_check_hostname
     if server.ssl_certfile is not None:

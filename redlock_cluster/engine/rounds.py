@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from hiredis import pack_command
 
-from redlock_cluster.core.commands import Dialect
+from redlock_cluster.core.commands import Dialect, ErrorReply
 from redlock_cluster.core.leases import LeaseRecord
 from redlock_cluster.core.names import Resource
 from redlock_cluster.core.rounds import AcquireRound, CompareRound
@@ -89,7 +89,7 @@ class Round(ABC, Generic[Votes]):
     def _sent(self) -> None:
         """Everything was queued: it is written, and waited for."""
         self.group.outbox.end_round()
-        self.group.deadlines.add(self.started, self.patience, self)
+        self.group.deadlines.add(self.started + self.patience, self)
 
     def _decide(self) -> None:
         self.decided = True
@@ -135,8 +135,19 @@ class Attempt(Round[AcquireRound]):
 
     def reply(self, connection: Connection, value: object) -> None:
         """Counts a vote; once the round is decided, a late grant only adds to `held_on`."""
+        if value is not None and type(value) is not bytes:
+            self._odd(connection, value)
         if self.votes.count(connection.index, value, connection.dialect.names_holder):
             self._progress()
+
+    def _odd(self, connection: Connection, value: object) -> None:
+        """An error that proves that the SET did not run leaves nothing to give back there."""
+        if not isinstance(value, ErrorReply):
+            connection.abort("an unexpected reply: the connection is out of step")
+        elif value.refused:
+            self.sent &= ~(1 << connection.index)
+            if self.lease is not None:
+                self.lease.sent &= ~(1 << connection.index)
 
     def _progress(self) -> None:
         if self.decided:

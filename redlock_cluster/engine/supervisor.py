@@ -54,8 +54,8 @@ class Status:
 
     @property
     def available(self) -> bool:
-        """Every group of every cluster has a quorum of servers that can vote."""
-        return all(cluster.available for cluster in self.clusters)
+        """Every group of every cluster has a quorum of servers that can vote; false before the start."""
+        return bool(self.clusters) and all(cluster.available for cluster in self.clusters)
 
 
 class Engine:
@@ -65,7 +65,7 @@ class Engine:
         self.loop = asyncio.get_running_loop()
         self.name, self._options = name, options
         ports = ports or Ports()
-        outbox, deadlines = Outbox(self.loop), Deadlines(self.loop, ports.clock, options.server_timeout)
+        outbox, deadlines = Outbox(self.loop), Deadlines(self.loop, ports.clock)
         owner = (options.owner or f"{socket.gethostname()}:{os.getpid()}").encode()
         self._groups = {g.name: Group(g, options, ports, outbox, deadlines, owner) for g in options.groups}
         self._ring = ring
@@ -103,13 +103,15 @@ class Engine:
         self._waiting.closing.set()
         if self._health is not None:
             self._health.cancel()
-        answers = [answer for link in self._links if (answer := link.flush()) is not None]
-        if answers:
-            await asyncio.wait(answers, timeout=self._options.server_timeout)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._deadlines.close()
+        try:
+            answers = [answer for link in self._links if (answer := link.flush()) is not None]
+            if answers:
+                await asyncio.wait(answers, timeout=self._options.server_timeout)
+        finally:
+            self._deadlines.close()
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
 
     @property
     def closed(self) -> bool:
@@ -133,6 +135,8 @@ class Engine:
         """The group that votes on a resource, and the resource's key."""
         if self._waiting.closing.is_set():
             raise ClosedError("the supervisor is closed")
+        if self.loop is not asyncio.get_running_loop():
+            raise RuntimeError("this supervisor belongs to another event loop; make one for each loop")
         data = resource_bytes(resource)
         return self._only or self._groups[self._ring.route(data)], self._prefix + data
 

@@ -84,8 +84,12 @@ class Waiting:
 def longest(options: DeploymentOptions, wait: Wait) -> float:
     """Seconds after which an acquisition with this policy has ended in any case; infinite for None."""
     if wait is RETRY:
-        interval = Interval(options.retry_interval_base, options.retry_interval_max)
-        pauses = sum(interval.after(failures, 1.0) for failures in range(options.max_retry))
+        pauses, pause = 0.0, options.retry_interval_base
+        for left in range(options.max_retry, 0, -1):
+            if pause >= options.retry_interval_max:
+                pauses += left * options.retry_interval_max
+                break
+            pauses, pause = pauses + pause, 2 * pause
         return (options.max_retry + 1) * options.server_timeout + pauses
     if wait is None:
         return math.inf

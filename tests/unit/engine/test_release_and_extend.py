@@ -9,7 +9,7 @@ import pytest
 from redlock_cluster import AsyncLease, Err, LeaseLost, LeaseState, NotHeld, Ok, QuorumUnavailable
 
 from .test_acquire import KEY, release, set_command, token
-from .wires import NIL, OK, ONE, ZERO, Clock, Group, turns
+from .wires import NIL, OK, ONE, REDIS_6, ZERO, Clock, Group, bulk, turns
 
 
 async def held(group: Group) -> AsyncLease:
@@ -281,3 +281,95 @@ async def test_a_refused_release_is_tried_again_at_the_next_health_check() -> No
             if group.now[0].commands[-1] == [b"TIME"] and len(group.now[0].protocol.pending) == 1:  # type: ignore[attr-defined]
                 group.now[0].reply(b"*2\r\n:1\r\n:1\r\n")
         assert group.now[0].commands.count(release(1)) == 2
+
+
+async def test_a_late_noscript_does_not_undo_a_later_extension() -> None:
+    async with Group(1, probes=REDIS_6, server_timeout="20ms") as group:
+        task = asyncio.create_task(group.supervisor.lock("r", 10, wait=0))
+        await turns()
+        group.now[0].reply(OK)
+        lease = (await task).value
+        with pytest.raises(QuorumUnavailable):
+            await lease.extend(1)
+        later = asyncio.create_task(lease.extend(60))
+        await turns()
+        group.now[0].reply(b"-NOSCRIPT No matching script. Please use EVAL.\r\n")
+        group.now[0].reply(ONE)
+        await later
+        await turns()
+        assert [words[0] for words in group.now[0].commands] == [b"SET", b"EVALSHA", b"EVALSHA"]
+
+
+async def test_a_predecessor_is_killed_by_every_successor_until_one_is_answered() -> None:
+    async with Group(3) as group:
+        task = asyncio.create_task(group.supervisor.lock("r", 10, wait=0))
+        await turns()
+        group.now[2].break_off()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        second = await group.reconnected(2, 2)
+        second.break_off()
+        third = await group.reconnected(2, 3)
+        kills = [[b"CLIENT", b"KILL", b"ID", number] for number in (b"30", b"31")]
+        assert third.commands == [*kills, release(1)]
+        third.reply(b":1\r\n:0\r\n" + ONE)
+        third.break_off()
+        fourth = await group.reconnected(2, 4)
+        assert fourth.commands == [[b"CLIENT", b"KILL", b"ID", b"32"]]
+
+
+async def test_a_release_repeated_after_the_owed_one_succeeded_is_released() -> None:
+    async with Group(3) as group:
+        lease = await held(group)
+        group.refusing = {0, 1, 2}
+        for wire in group.now:
+            wire.break_off()
+        assert await group.supervisor.unlock("r", lease) == Err("unavailable")
+        group.refusing = set()
+        for index in range(3):
+            wire = await group.reconnected(index, 2)
+            wire.reply(b":1\r\n" + ONE)
+        assert await group.supervisor.unlock("r", lease) == Ok(None)
+
+
+async def test_a_token_that_is_released_while_a_server_is_away_is_owed_to_it() -> None:
+    async with Group(3) as group:
+        group.refusing = {2}
+        group.now[2].break_off()
+        task = asyncio.create_task(group.supervisor.unlock("r", token(7).decode()))
+        await turns()
+        for wire in group.now[:2]:
+            assert wire.commands[-1][0] == b"EVALSHA"
+            wire.reply(ONE)
+        assert await task == Ok(None)
+        group.refusing = set()
+        wire = await group.reconnected(2, 2)
+        assert wire.commands[-1] == release(7)
+
+
+async def test_a_server_that_declined_the_set_is_not_asked_to_release() -> None:
+    async with Group(3) as group:
+        task = asyncio.create_task(group.supervisor.lock("r", 10, wait=0))
+        await turns()
+        group.now[0].reply(b"-READONLY You can't write against a read only replica.\r\n")
+        for wire in group.now[1:]:
+            wire.reply(NIL)
+        lease = (await task).value
+        done = asyncio.create_task(lease.release())
+        await turns()
+        assert [len(wire.commands) for wire in group.now] == [1, 2, 2]
+        for wire in group.now[1:]:
+            wire.reply(ONE)
+        await done
+
+
+async def test_whether_it_is_locked_is_not_denied_when_an_absent_server_may_hold_it() -> None:
+    async with Group(3) as group:
+        group.now[2].break_off()
+        task = asyncio.create_task(group.supervisor.is_locked("r"))
+        await turns()
+        group.now[0].reply(bulk(b"f" * 32 + b"@other:1"))
+        group.now[1].reply(NIL)
+        with pytest.raises(QuorumUnavailable):
+            await task

@@ -1,0 +1,1 @@
+"""The `redlock-cluster` command. Nothing of the library imports this."""

@@ -1,0 +1,126 @@
+"""The commands, their arguments and exit codes. What they do is imported when they run, so that help is quick.
+
+Exit codes: 0 done and well; 1 done, and what was looked at is not well; 2 wrong options or arguments;
+130 ended by Ctrl-C before it was done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from redlock_cluster.cli.demo import SHORTEST
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="redlock-cluster",
+    help="Locks over groups of independent Redis or Valkey servers.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Config = Annotated[Path, typer.Argument(help="The options file (YAML).", show_default=False)]
+
+
+@contextlib.contextmanager
+def _errors_told() -> Iterator[None]:
+    """The package's exceptions become a line on stderr and an exit code."""
+    from redlock_cluster.errors import OptionsError, RedlockError
+
+    try:
+        yield
+    except OptionsError as error:
+        typer.echo(f"redlock-cluster: {error}", err=True)
+        raise typer.Exit(2) from None
+    except RedlockError as error:
+        typer.echo(f"redlock-cluster: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+@app.command()
+def route(
+    config: Config,
+    resources: Annotated[list[str], typer.Argument(metavar="RESOURCE...", help="Names of what is to be locked.")],
+    deployment: Annotated[str | None, typer.Option(help="Which one, in a file of several deployments.")] = None,
+) -> None:
+    """Print the group that votes on each resource, separated by a tab. Connects to nothing."""
+    with _errors_told():
+        from redlock_cluster import Supervisor
+
+        supervisor = Supervisor(config)
+        if deployment is not None:
+            supervisor = supervisor.deployment(deployment)
+        for resource in resources:
+            name = os.fsencode(resource)
+            typer.echo(f"{name.decode('utf-8', 'backslashreplace')}\t{supervisor.group_for(name)}")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of the options file, for editors and validators."""
+    import json
+
+    from redlock_cluster.options import json_schema
+
+    typer.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+
+
+@app.command()
+def check(config: Config) -> None:
+    """Validate the options file, connect to every server and tell what was found.
+
+    Exits with 0 when every group has a quorum of servers up, with 1 when one has not.
+    """
+    with _errors_told():
+        from redlock_cluster.cli.check import check_servers
+
+        raise typer.Exit(0 if check_servers(config) else 1)
+
+
+@app.command()
+def up(
+    groups: Annotated[int, typer.Option(min=1, help="How many groups.")] = 3,
+    servers: Annotated[int, typer.Option(min=1, help="How many servers each group has; odd.")] = 3,
+    write: Annotated[Path, typer.Option(help="Where to write the options file.")] = Path("redlock.local.yaml"),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite that file whoever wrote it.")] = False,
+) -> None:
+    """Run groups of real servers on this machine until Ctrl-C, with an options file for them.
+
+    The servers keep nothing; they and the file are gone afterwards.
+    """
+    if servers % 2 == 0:
+        raise typer.BadParameter("a group has an odd number of servers", param_hint="--servers")
+    with _errors_told():
+        from redlock_cluster.cli.up import run_servers
+
+        run_servers(groups, servers, write, force)
+
+
+@app.command()
+def demo(
+    seconds: Annotated[float, typer.Option(min=SHORTEST, max=3600, help="How long the workers run.")] = 12.0,
+) -> None:
+    """Four processes fight for twelve locks while servers are killed and come back.
+
+    Exits with 0 when no two of them were ever in the same critical section and work went on in every group.
+    """
+    with _errors_told():
+        from redlock_cluster.cli.demo.run import run_demo
+
+        raise typer.Exit(run_demo(seconds))
+
+
+def main() -> None:
+    """Run the command with the arguments of this process; exits."""
+    # Without a handler, warnings of the library would appear on stderr between the lines of a table.
+    logging.getLogger("redlock_cluster").addHandler(logging.NullHandler())
+    sys.exit(app())

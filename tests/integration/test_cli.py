@@ -1,0 +1,319 @@
+"""The `redlock-cluster` command as its users run it: a process with arguments, output, signals and an exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from redlock_cluster.core.ring import Ring
+from redlock_cluster.options import json_schema
+from redlock_cluster.testing import EmbeddedCluster
+
+COMMAND = [sys.executable, "-m", "redlock_cluster.cli"]
+ENVIRONMENT = {**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "100"}
+
+
+def run(*arguments: str | bytes | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *arguments], capture_output=True, text=True, timeout=60, check=False, env=ENVIRONMENT
+    )
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return condition()
+
+
+def answers(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), 5) as connection:
+            connection.sendall(b"PING\r\n")
+            return connection.recv(16) == b"+PONG\r\n"
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[EmbeddedCluster]:
+    with EmbeddedCluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def several(tmp_path: Path) -> Path:
+    """A file of two deployments without a default, on ports where nothing listens."""
+    path = tmp_path / "several.yaml"
+    deployments = {
+        name: {"cluster": [{"name": f"{name}-{i}", "servers": [{"port": first + i}]} for i in range(3)]}
+        for name, first in (("one", 1), ("two", 4))
+    }
+    path.write_text(yaml.safe_dump({"deployments": deployments}))
+    return path
+
+
+# help
+
+
+def test_help_asked_for_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from redlock_cluster.cli.main import main; sys.argv = ['redlock-cluster', '--help']\n"
+        "try: main()\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "print(*{'pydantic', 'yaml', 'redis', 'hiredis', 'uvloop', 'asyncio', 'multiprocessing'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    *help_lines, imported = done.stdout.splitlines()
+    assert imported == ""
+    for command in ("route", "schema", "check", "up", "demo"):
+        assert any(command in line for line in help_lines)
+
+
+def test_library_imported_does_not_import_the_command_or_its_servers(cluster: EmbeddedCluster) -> None:
+    code = (
+        f"import sys; from redlock_cluster import Supervisor; Supervisor({str(cluster.options_path)!r})\n"
+        "print([name for name in sys.modules if name.startswith(('redlock_cluster.cli', 'redlock_cluster.testing'))])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+# route and schema
+
+
+def test_route_prints_the_group_of_each_resource(cluster: EmbeddedCluster) -> None:
+    resources = [f"invoice:{number}" for number in range(20)]
+    ring = Ring({"0": 1, "1": 1, "2": 1})
+    done = run("route", cluster.options_path, *resources)
+    assert done.stdout.splitlines() == [f"{resource}\t{ring.group_for(resource)}" for resource in resources]
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_route_of_bytes_that_are_no_text_routes_the_bytes(cluster: EmbeddedCluster) -> None:
+    ring = Ring({"0": 1, "1": 1, "2": 1})
+    names = [b"\xff%d" % number for number in range(8)]
+    done = run("route", cluster.options_path, *names)
+    assert done.stdout.splitlines() == [f"\\xff{n}\t{ring.group_for(name)}" for n, name in enumerate(names)]
+
+
+def test_route_with_deployment_uses_its_groups(several: Path) -> None:
+    for name in ("one", "two"):
+        group = Ring({f"{name}-{i}": 1 for i in range(3)}).group_for("x")
+        assert run("route", several, "x", "--deployment", name).stdout == f"x\t{group}\n"
+
+
+@pytest.mark.parametrize("arguments", [[], ["--deployment", "three"]])
+def test_route_without_a_known_deployment_lists_them(several: Path, arguments: list[str]) -> None:
+    done = run("route", several, "x", *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "one, two" in done.stderr
+
+
+def test_schema_is_the_json_schema_of_options() -> None:
+    done = run("schema")
+    assert json.loads(done.stdout) == json_schema()
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+# check
+
+
+def test_check_of_living_servers_exits_with_0(cluster: EmbeddedCluster) -> None:
+    done = run("check", cluster.options_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    for server in cluster.servers:
+        (line,) = [line for line in done.stdout.splitlines() if server.name in line]
+        assert " up " in line
+        assert server.version in line
+
+
+def test_check_with_one_server_of_a_group_down_exits_with_0() -> None:
+    with EmbeddedCluster(2, 3) as cluster:
+        cluster.groups[0][1].kill()
+        done = run("check", cluster.options_path)
+        assert (done.returncode, done.stderr) == (0, "")
+        (line,) = [line for line in done.stdout.splitlines() if cluster.groups[0][1].name in line]
+        assert " down " in line
+        assert "refused" in line
+
+
+def test_check_with_a_group_without_quorum_exits_with_1_and_names_it() -> None:
+    with EmbeddedCluster(2, 3, options={"connect_timeout": 500}) as cluster:
+        cluster.groups[1][0].kill()
+        cluster.groups[1][2].pause()
+        done = run("check", cluster.options_path)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout.splitlines()[-1] == "without a quorum of servers: 1"
+
+
+def test_check_of_several_deployments_names_them(several: Path) -> None:
+    done = run("check", several)
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[-1] == (
+        "without a quorum of servers: one/one-0, one/one-1, one/one-2, two/two-0, two/two-1, two/two-2"
+    )
+
+
+@pytest.mark.parametrize("command", [["check"], ["route", "x"]])
+def test_wrong_options_are_told_without_traceback_and_exit_with_2(command: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text("servers: [redis://localhost]\nno_such_option: 1\n")
+    done = run(command[0], path, *command[1:])
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no_such_option" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_missing_file_is_told_and_exits_with_2(tmp_path: Path) -> None:
+    done = run("check", tmp_path / "none.yaml")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "none.yaml" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# up
+
+
+@contextlib.contextmanager
+def running_up(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
+    pipe = subprocess.PIPE
+    command = [*COMMAND, "up", *map(str, arguments)]
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=ENVIRONMENT) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def ports_in(path: Path) -> list[int]:
+    """The ports of a whole options file; none as long as it isn't there."""
+    with contextlib.suppress(FileNotFoundError):
+        options = yaml.safe_load(path.read_text()) or {}
+        return [server["port"] for group in options.get("cluster", []) for server in group["servers"]]
+    return []
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_up_runs_until_asked_to_end_and_leaves_nothing(tmp_path: Path, signal_number: signal.Signals) -> None:
+    path = tmp_path / "local.yaml"
+    with running_up("--groups", "2", "--servers", "3", "--write", path) as process:
+        assert wait_until(lambda: len(ports_in(path)) == 6)
+        ports = ports_in(path)
+        assert all(map(answers, ports))
+        assert run("check", path).returncode == 0
+        process.send_signal(signal_number)
+        output, errors = process.communicate(timeout=20)
+    assert f"{path} removed\n6 servers ended\n" in output
+    assert (process.returncode, errors) == (0, "")
+    assert all(f"127.0.0.1:{port}" in output for port in ports)
+    assert f"redlock-cluster check {path}" in output
+    assert not any(map(answers, ports))
+    assert not path.exists()
+
+
+def test_up_without_options_writes_nine_servers_into_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    root = Path(__file__).parents[2]
+    monkeypatch.setitem(ENVIRONMENT, "PYTHONPATH", os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")]))
+    with running_up() as process:
+        assert wait_until(lambda: len(ports_in(tmp_path / "redlock.local.yaml")) == 9)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+
+
+def test_up_does_not_overwrite_a_file_it_did_not_write(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("servers: [redis://production]\n")
+    done = run("up", "--write", path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--force" in done.stderr
+    assert path.read_text() == "servers: [redis://production]\n"
+    with running_up("--groups", "1", "--write", path, "--force") as process:
+        assert wait_until(lambda: len(ports_in(path)) == 3)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+
+
+def test_up_killed_takes_its_servers_along_and_its_file_is_overwritten_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "local.yaml"
+    monkeypatch.setitem(ENVIRONMENT, "TMPDIR", str(tmp_path))
+    with running_up("--groups", "1", "--write", path) as first:
+        assert wait_until(lambda: len(ports_in(path)) == 3)
+        ports = ports_in(path)
+        refused = run("up", "--write", path)
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert str(first.pid) in refused.stderr
+        assert all(map(answers, ports))
+        first.kill()
+        first.wait()
+    if sys.platform == "linux":
+        assert wait_until(lambda: not any(map(answers, ports)))
+    assert ports_in(path) == ports
+    with running_up("--groups", "1", "--write", path) as second:
+        assert wait_until(lambda: ports_in(path) not in ([], ports))
+        second.send_signal(signal.SIGINT)
+        second.communicate(timeout=20)
+    assert not path.exists()
+
+
+def test_up_leaves_a_file_that_was_changed_meanwhile(tmp_path: Path) -> None:
+    path = tmp_path / "local.yaml"
+    with running_up("--groups", "1", "--write", path) as process:
+        assert wait_until(lambda: len(ports_in(path)) == 3)
+        path.write_text("mine: now\n")
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=20)
+    assert path.read_text() == "mine: now\n"
+    assert "removed" not in output
+
+
+def test_up_tells_when_a_server_has_ended(tmp_path: Path) -> None:
+    path = tmp_path / "local.yaml"
+    with running_up("--groups", "1", "--write", path) as process:
+        assert wait_until(lambda: len(ports_in(path)) == 3)
+        with socket.create_connection(("127.0.0.1", ports_in(path)[1]), 5) as connection:
+            connection.sendall(b"SHUTDOWN NOSAVE\r\n")
+        assert process.stderr is not None
+        assert process.stderr.readline() == f"server 127.0.0.1:{ports_in(path)[1]} has ended\n"
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+
+
+@pytest.mark.parametrize("arguments", [["--servers", "2"], ["--servers", "0"], ["--groups", "0"]])
+def test_up_with_a_number_that_can_not_be_exits_with_2(arguments: list[str], tmp_path: Path) -> None:
+    done = run("up", "--write", tmp_path / "local.yaml", *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert arguments[0] in done.stderr
+
+
+def test_up_without_a_binary_says_what_to_install(tmp_path: Path) -> None:
+    code = (
+        "import sys; from redlock_cluster.testing import binaries; binaries._WHEEL = 'no_such_wheel'\n"
+        "from redlock_cluster.cli.main import main; sys.argv[0] = 'redlock-cluster'; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "up", "--write", tmp_path / "local.yaml"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PATH": str(tmp_path)},
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "pip install redlock-cluster[embedded]" in done.stderr
+    assert "Traceback" not in done.stderr
