@@ -15,7 +15,7 @@ from redlock_cluster.engine.cluster import Cluster, Source
 from redlock_cluster.errors import OptionsError
 from redlock_cluster.home import Home
 from redlock_cluster.options import Options
-from redlock_cluster.options_file import load_options
+from redlock_cluster.options.file import load_options
 from redlock_cluster.portal import process_lock
 from redlock_cluster.sync import Supervisor
 

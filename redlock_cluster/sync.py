@@ -19,7 +19,7 @@ from redlock_cluster.home import Home
 from redlock_cluster.leases import Lease, known
 from redlock_cluster.mutexes import Mutex
 from redlock_cluster.options import DeploymentOptions
-from redlock_cluster.options_file import load_options
+from redlock_cluster.options.file import load_options
 from redlock_cluster.portal import PortalStuck
 from redlock_cluster.results import Err, Lost, Ok, Refused, lost, refused
 

@@ -14,7 +14,7 @@ from redlock_cluster.engine.ports import Ports
 from redlock_cluster.engine.supervisor import Engine, Status
 from redlock_cluster.errors import ClosedError, OptionsError
 from redlock_cluster.options import Options
-from redlock_cluster.options_file import load_options
+from redlock_cluster.options.file import load_options
 
 __all__ = ["Cluster", "Source"]
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from redlock_cluster import Ok, Supervisor
-from redlock_cluster.options_file import load_options
+from redlock_cluster.options.file import load_options
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "docker" / "compose.yaml"

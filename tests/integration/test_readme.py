@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from redlock_cluster.options import DeploymentOptions
-from redlock_cluster.options_file import load_options
+from redlock_cluster.options.file import load_options
 from redlock_cluster.testing import EmbeddedCluster
 
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ from redlock_cluster.aio import AsyncSupervisor
 from redlock_cluster.engine.cluster import Cluster
 from redlock_cluster.engine.ports import Ports
 from redlock_cluster.options import ServerOptions
-from redlock_cluster.options_file import load_options
+from redlock_cluster.options.file import load_options
 
 Words = list[bytes]
 OK, NIL, ONE, ZERO = b"+OK\r\n", b"_\r\n", b":1\r\n", b":0\r\n"

@@ -12,10 +12,10 @@ import pytest
 from pydantic import SecretStr
 
 from redlock_cluster.errors import OptionsError, RedlockError
-from redlock_cluster.options import DeploymentEntry, DeploymentOptions, Options, ServerEntry, ServerOptions
-from redlock_cluster.options_file import load_options
+from redlock_cluster.options.file import load_options
+from redlock_cluster.options.model import DeploymentEntry, DeploymentOptions, Options, ServerEntry, ServerOptions
 
-CONFIG = Path(__file__).parents[2] / "config"
+CONFIG = Path(__file__).parents[3] / "config"
 SERVERS = ["redis://a", "redis://b", "redis://c"]
 BAD_URL = "not a valid redis://, rediss:// or unix:// URL (percent-encode special characters of a password)"
 BAD_DURATIONS = [0, -1, 0.0, "0ms", "-5s", "5 h", "", "s", True, [], float("nan"), float("inf"), 10**400]

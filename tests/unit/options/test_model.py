@@ -14,7 +14,8 @@ import yaml
 from pydantic import ValidationError
 
 from redlock_cluster.errors import OptionsError
-from redlock_cluster.options import (
+from redlock_cluster.options.file import load_options
+from redlock_cluster.options.model import (
     DeploymentEntry,
     DeploymentOptions,
     GroupOptions,
@@ -23,9 +24,8 @@ from redlock_cluster.options import (
     ServerOptions,
     json_schema,
 )
-from redlock_cluster.options_file import load_options
 
-CONFIG = Path(__file__).parents[2] / "config"
+CONFIG = Path(__file__).parents[3] / "config"
 SERVERS = ["redis://a", "redis://b", "redis://c"]
 VALIDATOR = jsonschema.Draft202012Validator(json_schema())
 
@@ -125,7 +125,7 @@ def test_model_errors_do_not_show_input() -> None:
 
 def test_importing_options_imports_no_redis() -> None:
     code = (
-        "import sys; from redlock_cluster.options_file import load_options;"
+        "import sys; from redlock_cluster.options.file import load_options;"
         "load_options({'servers': [{}]}); assert 'redis' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=CONFIG.parent)

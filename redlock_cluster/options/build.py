@@ -12,7 +12,8 @@ from typing import Final, TypeVar
 
 from pydantic import BaseModel, SecretStr
 
-from redlock_cluster.options import (
+from redlock_cluster.options.kinds import Duration, server_from_url
+from redlock_cluster.options.model import (
     EXCLUSIVE,
     NAME_PATTERN,
     TLS_NAMES,
@@ -23,8 +24,7 @@ from redlock_cluster.options import (
     ServerEntry,
     ServerOptions,
 )
-from redlock_cluster.options_kinds import Duration, server_from_url
-from redlock_cluster.options_problems import BROKEN, Path, Problems, spelled
+from redlock_cluster.options.problems import BROKEN, Path, Problems, spelled
 
 __all__ = ["Builder"]
 

@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from redlock_cluster.options_kinds import FROM_FILE
+from redlock_cluster.options.kinds import FROM_FILE
 
 __all__ = ["BROKEN", "Path", "Problems", "showable", "spelled"]
 

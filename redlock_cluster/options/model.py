@@ -1,7 +1,7 @@
 """What a supervisor can be told: every option with its default, its range and its meaning.
 
 These models are the only place where names, defaults and descriptions stand; the reader of files and the schema for
-editors take them from here. `redlock_cluster.options_file.load_options` makes them from a file or a mapping, where a
+editors take them from here. `redlock_cluster.options.file.load_options` makes them from a file or a mapping, where a
 bare number for a duration is milliseconds. Here every duration is a float of seconds.
 """
 
@@ -15,7 +15,7 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
-from redlock_cluster.options_kinds import (
+from redlock_cluster.options.kinds import (
     FLAGS,
     URL_PARAMETERS,
     VARIABLE,

@@ -15,9 +15,9 @@ from typing import Final
 import yaml
 
 from redlock_cluster.errors import OptionsError
-from redlock_cluster.options import Options
-from redlock_cluster.options_build import Builder
-from redlock_cluster.options_problems import BROKEN, Path, Problems, showable
+from redlock_cluster.options.build import Builder
+from redlock_cluster.options.model import Options
+from redlock_cluster.options.problems import BROKEN, Path, Problems, showable
 
 __all__ = ["load_options"]
 
