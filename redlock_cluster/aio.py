@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from typing import Self, TypeVar, overload
 
@@ -15,7 +15,7 @@ from redlock_cluster.engine.cluster import Cluster, Source
 from redlock_cluster.engine.supervisor import Status
 from redlock_cluster.engine.waiting import RETRY, Wait
 from redlock_cluster.errors import ClosedError, RedlockError
-from redlock_cluster.leases import AsyncLease, known
+from redlock_cluster.leases import AsyncLease, known, records
 from redlock_cluster.mutexes import AsyncMutex
 from redlock_cluster.results import Lost, Ok, Refused, lost, refused
 
@@ -153,6 +153,29 @@ class AsyncSupervisor:
     def mutex(self, resource: Resource, ttl: Seconds, *, wait: Wait = RETRY) -> AsyncMutex:
         """A handle for `async with`; arguments as for `lock`."""
         return AsyncMutex(self, resource, ttl, wait)
+
+    async def lock_many(self, resources: Iterable[Resource], ttl: Seconds) -> list[Ok[AsyncLease] | Refused]:
+        """Makes one attempt for each resource, all together: the results in the order given.
+
+        Raises ValueError for a resource that occurs twice, before anything is sent; otherwise as `lock`.
+        """
+        engine = await self._cluster.engine(self._name)
+        outcomes = await engine.acquire_many(list(resources), ttl)
+        return [Ok(AsyncLease(engine, o)) if isinstance(o, LeaseRecord) else refused(o) for o in outcomes]
+
+    async def extend_many(
+        self, leases: Iterable[AsyncLease], ttl: Seconds | None = None
+    ) -> list[Ok[AsyncLease] | Lost]:
+        """Gives leases of this supervisor a new ttl, all together; left out, each the one it has. As `extend`."""
+        engine, leases = await self._cluster.engine(self._name), list(leases)
+        outcomes = await engine.extend_many(records(engine, leases), ttl)
+        return [Ok(lease) if error is None else lost(error) for lease, error in zip(leases, outcomes, strict=True)]
+
+    async def unlock_many(self, leases: Iterable[AsyncLease]) -> list[Ok[None] | Lost]:
+        """Releases leases of this supervisor, all together: the results in the order given. As `unlock`."""
+        engine = await self._cluster.engine(self._name)
+        outcomes = await engine.release_many(records(engine, leases))
+        return [Ok(None) if error is None else lost(error) for error in outcomes]
 
     async def is_locked(self, resource: Resource) -> bool:
         """Whether anybody holds the resource, on a quorum of servers. Raises QuorumUnavailable if too few answer."""

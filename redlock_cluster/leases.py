@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from redlock_cluster.core.leases import LeaseRecord, LeaseState
@@ -15,7 +16,7 @@ from redlock_cluster.results import raise_refusal
 if TYPE_CHECKING:
     from redlock_cluster.sync import Supervisor
 
-__all__ = ["AsyncLease", "HeldLease", "Lease", "known"]
+__all__ = ["AsyncLease", "HeldLease", "Lease", "known", "records"]
 
 
 class HeldLease:
@@ -129,6 +130,18 @@ class Lease(HeldLease):
         servers answered to know (those that are away are told when they return).
         """
         raise_refusal(self._supervisor.unlock(self._record.resource, self))
+
+
+def records(engine: Engine, leases: Iterable[HeldLease]) -> list[LeaseRecord]:
+    """What an engine knows a batch of leases by. Raises TypeError for other things, ValueError for foreign leases."""
+    found = []
+    for lease in leases:
+        if not isinstance(lease, HeldLease):
+            raise TypeError(f"a batch takes leases, not {type(lease).__name__}")
+        if lease._engine is not engine:
+            raise ValueError(f"the lease on {lease.resource!r} was made by another supervisor")
+        found.append(lease._record)
+    return found
 
 
 def known(engine: Engine, lease: HeldLease | str) -> LeaseRecord | Token:

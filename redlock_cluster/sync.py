@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import ExitStack
 from typing import Self, TypeVar
 
+from redlock_cluster.core.batches import WINDOW
 from redlock_cluster.core.leases import LeaseRecord
 from redlock_cluster.core.names import Resource
 from redlock_cluster.core.timing import Seconds
@@ -16,7 +17,7 @@ from redlock_cluster.engine.supervisor import Engine, Status
 from redlock_cluster.engine.waiting import RETRY, Wait, longest
 from redlock_cluster.errors import ClosedError, NotHeld, QuorumUnavailable, RedlockError
 from redlock_cluster.home import Home
-from redlock_cluster.leases import Lease, known
+from redlock_cluster.leases import Lease, known, records
 from redlock_cluster.mutexes import Mutex
 from redlock_cluster.options import DeploymentOptions
 from redlock_cluster.options.file import load_options
@@ -28,6 +29,8 @@ __all__ = ["Supervisor"]
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
+
+_PARENTS = "this lease belongs to the process that this one was forked from"
 
 
 class Supervisor:
@@ -163,6 +166,43 @@ class Supervisor:
         """A handle for `with`; arguments as for `lock`."""
         return Mutex(self, resource, ttl, wait)
 
+    def lock_many(self, resources: Iterable[Resource], ttl: Seconds) -> list[Ok[Lease] | Refused]:
+        """Makes one attempt for each resource, all together: the results in the order given.
+
+        Raises ValueError for a resource that occurs twice, before anything is sent; otherwise as `lock`.
+        """
+        wanted = list(resources)
+
+        async def lock_many(engine: Engine) -> list[Ok[Lease] | Refused]:
+            outcomes = await engine.acquire_many(wanted, ttl)
+            return [Ok(Lease(self, engine, o)) if isinstance(o, LeaseRecord) else refused(o) for o in outcomes]
+
+        return self._call(lock_many, self._patience_for(wanted), lambda results: [*map(_give_up, results)])
+
+    def extend_many(self, leases: Iterable[Lease], ttl: Seconds | None = None) -> list[Ok[Lease] | Lost]:
+        """Gives leases of this supervisor a new ttl, all together; left out, each the one it has. As `extend`."""
+        held = list(leases)
+        if any(lease._engine.forked for lease in held):
+            return [lost(NotHeld(_PARENTS)) for _ in held]
+
+        async def extend_many(engine: Engine) -> list[Ok[Lease] | Lost]:
+            outcomes = await engine.extend_many(records(engine, held), ttl)
+            return [Ok(lease) if error is None else lost(error) for lease, error in zip(held, outcomes, strict=True)]
+
+        return self._call(extend_many, 2 * self._patience_for(held))
+
+    def unlock_many(self, leases: Iterable[Lease]) -> list[Ok[None] | Lost]:
+        """Releases leases of this supervisor, all together: the results in the order given. As `unlock`."""
+        held = list(leases)
+        if any(lease._engine.forked for lease in held):
+            return [lost(NotHeld(_PARENTS)) for _ in held]
+
+        async def unlock_many(engine: Engine) -> list[Ok[None] | Lost]:
+            outcomes = await engine.release_many(records(engine, held))
+            return [Ok(None) if error is None else lost(error) for error in outcomes]
+
+        return self._call(unlock_many, self._patience_for(held), kept=True)
+
     def is_locked(self, resource: Resource) -> bool:
         """Whether anybody holds the resource, on a quorum of servers. Raises QuorumUnavailable if too few answer."""
         return self._call(lambda engine: engine.is_locked(resource), self._timing.server_timeout)
@@ -200,7 +240,7 @@ class Supervisor:
     ) -> Ok[T] | Lost:
         """For a lease or token: the call, unless the lease belongs to the process this one was forked from."""
         if isinstance(lease, Lease) and lease._engine.forked:
-            return lost(NotHeld("this lease belongs to the process that this one was forked from"))
+            return lost(NotHeld(_PARENTS))
         try:
             return self._call(make, 2 * self._timing.server_timeout, kept=kept)
         except QuorumUnavailable as error:
@@ -210,6 +250,10 @@ class Supervisor:
     def _timing(self) -> DeploymentOptions:
         home = self._home
         return home.options.deployments[home.map.require(self._name)]
+
+    def _patience_for(self, batch: Sequence[object]) -> float:
+        """Seconds that a batch may take: a round for each window, and 0.1 ms for each of its parts."""
+        return self._timing.server_timeout * (1 + len(batch) // WINDOW) + len(batch) / 10_000
 
     def _patience(self, cluster: Cluster) -> float:
         """Seconds that starting adds to a call."""

@@ -88,6 +88,10 @@ class Group:
         except asyncio.CancelledError:
             attempt.abandon()
             raise
+        return self.outcome(attempt)
+
+    def outcome(self, attempt: Attempt) -> LeaseRecord | LockNotAcquired:
+        """What a decided attempt came to; a lease that ran out meanwhile is given back."""
         lease = attempt.lease
         if lease is not None:
             if self.clock() < lease.valid_until:
@@ -115,25 +119,32 @@ class Group:
 
     async def release(self, record: LeaseRecord) -> RedlockError | None:
         """Releases a lease: None when a quorum deleted it, else why that can't be said."""
+        release = self.begin_release(record)
+        if not isinstance(release, Release):
+            return release
+        if not release.decided:
+            await release.ended()
+        return self.released(release, record.resource)
+
+    def begin_release(self, record: LeaseRecord) -> Release | RedlockError:
+        """Sends the release of a lease, or says why there is nothing to release."""
         now = self.clock()
         if not record.begin_release(now):
             if record.state(now) is LeaseState.LOST:
                 give_back(self, record)
                 return LeaseLost(f"the lease on {resource_text(record.resource)!r} had ended before its release")
             return NotHeld(f"{resource_text(record.resource)!r} was released before")
-        release = Release(self, record.key, record.token, self.timing.patience(record.ttl_ms), record).begin()
-        if not release.decided:
-            await release.ended()
-        return self._unreleased(release, record.resource)
+        return Release(self, record.key, record.token, self.timing.patience(record.ttl_ms), record).begin()
 
     async def release_token(self, resource: Resource, key: bytes, token: Token) -> RedlockError | None:
         """Releases by a token string, without a lease at hand."""
         release = Release(self, key, token, self.timing.server_timeout, None).begin()
         if not release.decided:
             await release.ended()
-        return self._unreleased(release, resource)
+        return self.released(release, resource)
 
-    def _unreleased(self, release: Release, resource: Resource) -> RedlockError | None:
+    def released(self, release: Release, resource: Resource) -> RedlockError | None:
+        """What a decided release came to: None when a quorum did it, else why that can't be said."""
         outcome = release.votes.outcome
         if outcome is Outcome.DONE:
             return None
@@ -146,19 +157,27 @@ class Group:
 
     async def extend(self, record: LeaseRecord, ttl_ms: int) -> RedlockError | None:
         """Gives a lease a new ttl from now: None when a quorum did so in time, else why not."""
-        while (running := self.extensions.get(record.token)) is not None:
-            await running.ended()
+        await self.extension_ended(record)
         extension = Extension(self, record.key, record.token, ttl_ms, record)
         if extension.begin() and not extension.decided:
             await extension.ended()
+        return self.extended(extension, record)
+
+    async def extension_ended(self, record: LeaseRecord) -> None:
+        """Returns when no extension of a lease is under way."""
+        while (running := self.extensions.get(record.token)) is not None:
+            await running.ended()
+
+    def extended(self, extension: Extension, record: LeaseRecord) -> RedlockError | None:
+        """What an extension came to: None when a quorum did it in time, else why not."""
+        if record.remaining(self.clock()) and extension.votes.outcome is Outcome.DONE:
+            return None
         context = self._context(extension, record.resource)
         if record.state(self.clock()) is LeaseState.LOST:
             give_back(self, record)
             return LeaseLost(f"the lease on {context[0]!r} is lost", *context)
         if record.release_asked:
             return NotHeld(f"{context[0]!r} was released", *context)
-        if extension.votes.outcome is Outcome.DONE:
-            return None
         return QuorumUnavailable(f"whether the lease on {context[0]!r} was extended is unknown", *context)
 
     async def extend_token(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from hiredis import pack_command
 
@@ -24,11 +24,21 @@ from redlock_cluster.engine.link import Debt, Link
 if TYPE_CHECKING:
     from redlock_cluster.engine.group import Group
 
-__all__ = ["LOST_REPLY", "Attempt", "Inspection", "Round"]
+__all__ = ["LOST_REPLY", "Attempt", "Inspection", "Round", "Votes", "Waiter"]
 
 LOST_REPLY = "the connection broke before the reply"
 
 Votes = TypeVar("Votes", bound=AcquireRound | CompareRound)
+
+
+class Waiter(Protocol):
+    """Who waits for the end of a round; a future, for example."""
+
+    def done(self) -> bool:
+        """Whether nobody waits any more."""
+
+    def set_result(self, result: None, /) -> None:
+        """The round has ended."""
 
 
 class Round(ABC, Generic[Votes]):
@@ -46,13 +56,17 @@ class Round(ABC, Generic[Votes]):
         self.lane: tuple[Link, ...] = group.lane(key)
         self.started = group.clock()
         self.decided = False
-        self._waiters: list[asyncio.Future[None]] = []
+        self._waiters: list[Waiter] = []
 
     def ended(self) -> asyncio.Future[None]:
         """Done when the round, which is not decided yet, is; cancelling it leaves the round running."""
         waiter: asyncio.Future[None] = self.group.loop.create_future()
         self._waiters.append(waiter)
         return waiter
+
+    def add_waiter(self, waiter: Waiter) -> None:
+        """Has somebody told when the round, which is not decided yet, is."""
+        self._waiters.append(waiter)
 
     @property
     def outstanding(self) -> int:

@@ -6,15 +6,17 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 
+from redlock_cluster.core.batches import distinct
 from redlock_cluster.core.leases import LeaseRecord
 from redlock_cluster.core.names import Resource, resource_bytes
 from redlock_cluster.core.ring import Ring
 from redlock_cluster.core.rounds import Outcome
 from redlock_cluster.core.timing import Seconds
 from redlock_cluster.core.votes import ServerVote, Token
+from redlock_cluster.engine.batches import acquire_many, extend_many, release_many
 from redlock_cluster.engine.comparisons import give_back
 from redlock_cluster.engine.connection import Outbox
 from redlock_cluster.engine.deadlines import Deadlines
@@ -166,6 +168,24 @@ class Engine:
         if isinstance(lease, LeaseRecord):
             return await group.extend(_same(lease, key), ttl_ms) or lease
         return await group.extend_token(resource, key, lease, ttl_ms)
+
+    async def acquire_many(self, resources: Sequence[Resource], ttl: Seconds) -> list[LeaseRecord | LockNotAcquired]:
+        """One attempt for each resource: the outcomes in the order given. Raises ValueError for duplicates."""
+        ttl_ms = self._timing.ttl_ms(ttl)
+        distinct(resources)
+        routed = [(resource, *self.route(resource)) for resource in resources]
+        return await acquire_many([(group, resource, key) for resource, group, key in routed], ttl_ms)
+
+    async def release_many(self, records: Sequence[LeaseRecord]) -> list[RedlockError | None]:
+        """Releases leases of this engine, in order. Raises ValueError for duplicates."""
+        distinct([record.resource for record in records])
+        return await release_many([(self.route(record.resource)[0], record) for record in records])
+
+    async def extend_many(self, records: Sequence[LeaseRecord], ttl: Seconds | None) -> list[RedlockError | None]:
+        """Extends leases of this engine, in order; by the ttl that each has if none is given."""
+        ttl_ms = None if ttl is None else self._timing.ttl_ms(ttl)
+        distinct([record.resource for record in records])
+        return await extend_many([(self.route(r.resource)[0], r, ttl_ms or r.ttl_ms) for r in records])
 
     def abandon(self, record: LeaseRecord) -> None:
         """Gives a lease back without waiting to hear of it."""

@@ -1,0 +1,123 @@
+"""Batches on the wire, reply by reply."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from redlock_cluster import Err, LeaseState, Ok
+from redlock_cluster.core import batches
+
+from .wires import NIL, OK, ONE, ZERO, Group, bulk, turns
+
+OTHER = b"f" * 32 + b"@other:1"
+
+
+async def test_a_batch_leaves_in_one_write_for_each_server_and_answers_in_order() -> None:
+    async with Group(3) as group:
+        names = [f"r{i}" for i in range(5)]
+        task = asyncio.create_task(group.supervisor.lock_many(names, 10))
+        await turns(4)
+        assert [[len(write) for write in wire.writes] for wire in group.now] == [[5]] * 3
+        for wire in group.now:
+            wire.reply(NIL + bulk(OTHER) + NIL + b"-OOM no\r\n" + NIL)
+        results = await task
+        said = [r.value.resource if r else r.reason for r in results]
+        assert said == ["r0", "lock_failure", "r2", "unavailable", "r4"]
+        for wire in group.now:  # what was given back: r1 everywhere, r3 where it was not known to be declined
+            wire.reply(ZERO * (len(wire.commands) - 5))
+        before = [len(wire.commands) for wire in group.now]
+
+        done = asyncio.create_task(group.supervisor.unlock_many(r.value for r in results if r))
+        await turns(4)
+        for wire, sent in zip(group.now, before, strict=True):
+            assert [words[:2] for words in wire.commands[sent:]] == [
+                [b"DELIFEQ", b"redlock:r%d" % i] for i in (0, 2, 4)
+            ]
+            wire.reply(ONE + ZERO + ONE)
+        assert await done == [Ok(None), Err("not_held"), Ok(None)]
+        assert results[2].value.state is LeaseState.LOST
+
+
+async def test_windows_follow_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "WINDOW", 2)
+    async with Group(1) as group:
+        task = asyncio.create_task(group.supervisor.lock_many(["a", "b", "c"], 10))
+        await turns(4)
+        assert [words[1] for words in group.now[0].commands] == [b"redlock:a", b"redlock:b"]
+        group.now[0].reply(NIL * 2)
+        await turns(4)
+        assert [words[1] for words in group.now[0].commands] == [b"redlock:a", b"redlock:b", b"redlock:c"]
+        group.now[0].reply(NIL)
+        assert [bool(result) for result in await task] == [True] * 3
+
+
+async def test_a_cancelled_batch_gives_everything_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "WINDOW", 2)
+    async with Group(3) as group:
+        task = asyncio.create_task(group.supervisor.lock_many(["a", "b", "c", "d"], 10))
+        await turns(4)
+        for wire in group.now:
+            wire.reply(NIL * 2)
+        await turns(4)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await turns(4)
+        for wire in group.now:
+            tokens = [(words[1], words[2]) for words in wire.commands if words[0] == b"SET"]
+            assert len(tokens) == 4
+            assert sorted((words[1], words[2]) for words in wire.commands if words[0] == b"DELIFEQ") == sorted(tokens)
+
+
+async def test_duplicates_are_refused_before_anything_is_sent() -> None:
+    async with Group(1) as group:
+        for twice in (["a", "b", "a"], ["a", b"a"]):
+            with pytest.raises(ValueError, match="twice"):
+                await group.supervisor.lock_many(twice, 10)
+        task = asyncio.create_task(group.supervisor.lock("a", 10, wait=0))
+        await turns()
+        group.now[0].reply(NIL)
+        lease = (await task).value
+        for call in (group.supervisor.unlock_many, group.supervisor.extend_many):
+            with pytest.raises(ValueError, match="twice"):
+                await call([lease, lease])
+        assert len(group.now[0].commands) == 1
+
+
+async def test_a_batch_of_nothing_is_nothing() -> None:
+    async with Group(1) as group:
+        assert await group.supervisor.lock_many([], 10) == []
+        assert await group.supervisor.extend_many([]) == []
+        assert await group.supervisor.unlock_many([]) == []
+
+
+async def test_extensions_keep_each_leases_own_ttl_or_take_the_one_given() -> None:
+    async with Group(1) as group:
+        task = asyncio.create_task(group.supervisor.lock_many(["a", "b"], 10))
+        await turns(4)
+        group.now[0].reply(NIL * 2)
+        leases = [result.value for result in await task]
+        first = asyncio.create_task(group.supervisor.extend_many(leases[:1], 20))
+        await turns(4)
+        group.now[0].reply(OK)
+        assert await first == [Ok(leases[0])]
+        both = asyncio.create_task(group.supervisor.extend_many(leases))
+        await turns(4)
+        assert [words[-1] for words in group.now[0].commands[-2:]] == [b"20000", b"10000"]
+        group.now[0].reply(OK + NIL)
+        assert await both == [Ok(leases[0]), Err("not_held")]
+
+
+async def test_what_is_no_lease_of_this_supervisor_is_refused() -> None:
+    async with Group(1) as group, Group(1) as other:
+        task = asyncio.create_task(other.supervisor.lock("a", 10, wait=0))
+        await turns()
+        other.now[0].reply(NIL)
+        lease = (await task).value
+        with pytest.raises(ValueError, match="another supervisor"):
+            await group.supervisor.unlock_many([lease])
+        with pytest.raises(TypeError, match="str"):
+            await group.supervisor.unlock_many([lease.token])  # type: ignore[list-item]
+        assert lease.valid
