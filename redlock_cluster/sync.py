@@ -30,6 +30,7 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
+_PLAIN = "a synchronous transaction can't await a coroutine; use AsyncRedlock"
 _PARENTS = "this lease belongs to the process that this one was forked from"
 
 
@@ -120,13 +121,16 @@ class Supervisor:
             error = await engine.release(resource, known(engine, lease))
             return Ok(None) if error is None else lost(error)
 
-        reached = False
+        over = False
         try:
             outcome = self._finish(lease, unlock, kept=True)
-            reached = True
+            over = True
             return outcome
+        except (TypeError, ValueError, ClosedError):
+            over = True
+            raise
         finally:
-            if not reached and isinstance(lease, Lease):
+            if not over and isinstance(lease, Lease):  # interrupted: it goes all the same
                 self._home.later(_abandon, lease)
 
     def extend(self, resource: Resource, lease: Lease | str, ttl: Seconds) -> Ok[Lease] | Lost:
@@ -153,11 +157,17 @@ class Supervisor:
         that ran out meanwhile is logged as a warning. Raises TypeError for a coroutine function, before locking.
         """
         if inspect.iscoroutinefunction(fn):
-            raise TypeError("a synchronous transaction can't await a coroutine function; use AsyncRedlock")
+            raise TypeError(_PLAIN)
         outcome: Ok[Lease] | Refused | None = None
         try:
             outcome = self.lock(resource, ttl, wait=wait)
-            return fn() if isinstance(outcome, Ok) else outcome
+            if not isinstance(outcome, Ok):
+                return outcome
+            result = fn()
+            if inspect.iscoroutine(result):
+                result.close()
+                raise TypeError(_PLAIN)
+            return result
         finally:
             if isinstance(outcome, Ok):
                 self._end_transaction(resource, outcome.value)

@@ -5,8 +5,8 @@ An acquisition asks n servers to grant; its votes lead to a verdict as soon as n
     FOR >= quorum                                        WON
     ABSENT > n - quorum                                  UNAVAILABLE
     one holder named by a quorum                         HELD
-    FOR + outstanding < quorum ("hopeless"), and neither
-      an outage nor one holder is still possible         SPLIT
+    FOR + outstanding < quorum ("hopeless"), and an
+      outage is no longer possible                       SPLIT
 
 A departure from stopping at the first moment a win is impossible: what was granted is given back at that moment,
 but the verdict waits for the votes that tell contention from an outage (with five servers, two refusals and one
@@ -88,12 +88,16 @@ class _Round:
 
 
 class AcquireRound(_Round):
-    """The votes of one attempt to acquire; `verdict` is None until it is decided."""
+    """The votes of one attempt to acquire; `verdict` is None until it is decided.
 
-    __slots__ = ("hopeless", "verdict")
+    patient: don't call it split while the outstanding votes may still name one holder
+    """
 
-    def __init__(self, size: int) -> None:
+    __slots__ = ("hopeless", "patient", "verdict")
+
+    def __init__(self, size: int, patient: bool = False) -> None:
         super().__init__(size)
+        self.patient = patient
         self.verdict: Verdict | None = None
         self.hopeless = False
 
@@ -151,7 +155,7 @@ class AcquireRound(_Round):
             self.verdict = Verdict.HELD
         elif self.granted.bit_count() + outstanding >= self.quorum:
             return False
-        elif absent + outstanding <= spare and agreed + outstanding < self.quorum:
+        elif absent + outstanding <= spare and not (self.patient and agreed + outstanding >= self.quorum):
             self.verdict = Verdict.SPLIT
         elif self.hopeless:
             return False

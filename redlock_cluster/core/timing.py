@@ -31,7 +31,10 @@ def seconds(value: Seconds, name: str) -> float:
         raise TypeError(f"{name} is a number of seconds or a timedelta, not {type(value).__name__}")
     if math.isnan(value):
         raise ValueError(f"{name} is not a number")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{name} is beyond all measure") from None
 
 
 @dataclass(frozen=True, slots=True)

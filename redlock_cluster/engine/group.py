@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from binascii import crc32
 from dataclasses import dataclass
 
@@ -79,9 +80,14 @@ class Group:
 
     # --- acquire ---------------------------------------------------------------------------------------------------
 
-    async def attempt(self, resource: Resource, key: bytes, ttl_ms: int) -> LeaseRecord | LockNotAcquired:
-        """One attempt: the lease, or why there is none. Cancelling it gives back what was granted."""
-        attempt = Attempt(self, resource, key, ttl_ms).begin()
+    async def attempt(
+        self, resource: Resource, key: bytes, ttl_ms: int, at_most: float = math.inf
+    ) -> LeaseRecord | LockNotAcquired:
+        """One attempt: the lease, or why there is none. Cancelling it gives back what was granted.
+
+        at_most: seconds that it waits for votes, less than the server timeout if the caller has less
+        """
+        attempt = Attempt(self, resource, key, ttl_ms, at_most).begin()
         try:
             if not attempt.decided:
                 await attempt.ended()
@@ -130,10 +136,11 @@ class Group:
         """Sends the release of a lease, or says why there is nothing to release."""
         now = self.clock()
         if not record.begin_release(now):
+            name = resource_text(record.resource)
             if record.state(now) is LeaseState.LOST:
                 give_back(self, record)
-                return LeaseLost(f"the lease on {resource_text(record.resource)!r} had ended before its release")
-            return NotHeld(f"{resource_text(record.resource)!r} was released before")
+                return LeaseLost(f"the lease on {name!r} had ended before its release", name, self.name)
+            return NotHeld(f"{name!r} was released before", name, self.name)
         return Release(self, record.key, record.token, self.timing.patience(record.ttl_ms), record).begin()
 
     async def release_token(self, resource: Resource, key: bytes, token: Token) -> RedlockError | None:
@@ -201,7 +208,7 @@ class Group:
 
     async def is_locked(self, resource: Resource, key: bytes) -> bool | QuorumUnavailable:
         """Whether a quorum of servers names one holder of the key."""
-        inspection = Inspection(self, key, AcquireRound(self.size), self.timing.server_timeout).begin(key)
+        inspection = Inspection(self, key, AcquireRound(self.size, patient=True), self.timing.server_timeout).begin(key)
         if not inspection.decided:
             await inspection.ended()
         votes = inspection.votes

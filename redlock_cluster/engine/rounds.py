@@ -8,6 +8,7 @@ overtake its SET, and what can't be sent now is owed (`engine.link`).
 from __future__ import annotations
 
 import asyncio
+import math
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
@@ -117,8 +118,8 @@ class Attempt(Round[AcquireRound]):
 
     __slots__ = ("key", "lease", "resource", "sent", "token", "ttl_ms")
 
-    def __init__(self, group: Group, resource: Resource, key: bytes, ttl_ms: int) -> None:
-        super().__init__(group, key, AcquireRound(group.size), group.timing.patience(ttl_ms))
+    def __init__(self, group: Group, resource: Resource, key: bytes, ttl_ms: int, at_most: float = math.inf) -> None:
+        super().__init__(group, key, AcquireRound(group.size), min(group.timing.patience(ttl_ms), at_most))
         self.resource, self.key, self.ttl_ms = resource, key, ttl_ms
         self.token = group.new_token()
         self.lease: LeaseRecord | None = None

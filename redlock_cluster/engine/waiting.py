@@ -29,6 +29,8 @@ class Policy(enum.Enum):
 
 RETRY = Policy.RETRY
 
+_OVERTIME = 0.5
+
 Wait = Seconds | None | Literal[Policy.RETRY]
 """How long to wait for a lock: RETRY (the options' policy), 0 (one attempt), seconds, or None (for ever)."""
 
@@ -55,13 +57,17 @@ class Waiting:
         With a deadline the last attempt is made when it is reached.
         """
         attempts, deadline = self._limits(wait)
-        outcome = await group.attempt(resource, key, ttl_ms)
+        outcome = await group.attempt(resource, key, ttl_ms, self._longest_round(deadline))
         made = 1
         while made < attempts and not isinstance(outcome, LeaseRecord) and (left := deadline - self._clock()) > 0:
             await self._pause(min(left, self._interval.after(made - 1, self._entropy.fraction())))
-            outcome = await group.attempt(resource, key, ttl_ms)
+            outcome = await group.attempt(resource, key, ttl_ms, self._longest_round(deadline))
             made += 1
         return outcome
+
+    def _longest_round(self, deadline: float) -> float:
+        """Seconds that an attempt may take: it outlives the deadline by half a second at most."""
+        return math.inf if deadline == math.inf else max(0.0, deadline - self._clock()) + _OVERTIME
 
     async def _pause(self, duration: float) -> None:
         try:
@@ -78,7 +84,7 @@ class Waiting:
         if wait is None:
             return math.inf, math.inf
         patience = wait_seconds(wait)
-        return (1 if patience == 0 else math.inf), self._clock() + patience
+        return (1, math.inf) if patience == 0 else (math.inf, self._clock() + patience)
 
 
 def longest(options: DeploymentOptions, wait: Wait) -> float:
@@ -93,7 +99,7 @@ def longest(options: DeploymentOptions, wait: Wait) -> float:
         return (options.max_retry + 1) * options.server_timeout + pauses
     if wait is None:
         return math.inf
-    return wait_seconds(wait) + 2 * options.server_timeout
+    return wait_seconds(wait) + min(_OVERTIME, options.server_timeout) if wait else options.server_timeout
 
 
 def wait_seconds(wait: Seconds) -> float:

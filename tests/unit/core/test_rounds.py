@@ -45,7 +45,7 @@ def truth(size: int, replies: list[object]) -> Verdict:
 @given(ballots())
 def test_every_complete_round_ends_with_the_truth(ballot: tuple[int, list[tuple[int, object]]]) -> None:
     size, cast_votes = ballot
-    votes = AcquireRound(size)
+    votes = AcquireRound(size, patient=True)
     for index, reply in cast_votes:
         cast(votes, index, reply)
     assert votes.verdict is truth(size, [reply for _, reply in cast_votes])
@@ -54,12 +54,24 @@ def test_every_complete_round_ends_with_the_truth(ballot: tuple[int, list[tuple[
 @given(ballots())
 def test_an_early_verdict_is_the_final_one(ballot: tuple[int, list[tuple[int, object]]]) -> None:
     size, cast_votes = ballot
-    votes, final = AcquireRound(size), truth(size, [reply for _, reply in cast_votes])
+    votes, final = AcquireRound(size, patient=True), truth(size, [reply for _, reply in cast_votes])
     for index, reply in cast_votes:
         cast(votes, index, reply)
         assert votes.verdict in (None, final)
         if votes.hopeless:
             assert final is not Verdict.WON
+
+
+@given(ballots())
+def test_an_impatient_round_may_call_held_split_but_never_an_outage_or_a_win(
+    ballot: tuple[int, list[tuple[int, object]]],
+) -> None:
+    size, cast_votes = ballot
+    votes, final = AcquireRound(size), truth(size, [reply for _, reply in cast_votes])
+    for index, reply in cast_votes:
+        cast(votes, index, reply)
+        assert votes.verdict in (None, final) or (votes.verdict, final) == (Verdict.SPLIT, Verdict.HELD)
+    assert votes.verdict is not None
 
 
 @given(ballots())
@@ -92,10 +104,9 @@ def test_turning_points_are_told_once(ballot: tuple[int, list[tuple[int, object]
         ([A, A, ABSENT], None),  # two more absences would make an outage of it
         ([A, A, ABSENT, ABSENT, ABSENT], Verdict.UNAVAILABLE),
         ([A, A, A], Verdict.HELD),
-        ([A, B, A], None),  # the others may name one holder
-        ([A, B, A, B], None),
-        ([A, B, A, B, A], Verdict.HELD),
-        ([A, B, A, B, None], Verdict.SPLIT),
+        ([A, B, A], Verdict.SPLIT),  # the others may name one holder, which is contention all the same
+        ([A, B, None], None),
+        ([A, B, None, B], Verdict.SPLIT),
         ([UNNAMED, UNNAMED, UNNAMED], Verdict.HELD),
         ([None, None], None),
         ([None, None, None], Verdict.WON),
@@ -107,6 +118,15 @@ def test_five_servers(replies: list[object], verdict: Verdict | None) -> None:
     for index, reply in enumerate(replies):
         cast(votes, index, reply)
     assert votes.verdict is verdict
+
+
+def test_a_patient_round_waits_for_what_may_name_one_holder() -> None:
+    votes = AcquireRound(5, patient=True)
+    for index, reply in enumerate([A, B, A, B]):
+        cast(votes, index, reply)
+        assert votes.verdict is None
+    cast(votes, 4, A)
+    assert votes.verdict is Verdict.HELD
 
 
 def test_an_outage_is_never_told_as_contention_when_two_refuse_and_three_are_gone() -> None:
