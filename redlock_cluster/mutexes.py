@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from redlock_cluster.core.leases import LeaseState
-from redlock_cluster.core.names import Resource
+from redlock_cluster.core.names import Resource, resource_bytes, resource_text
 from redlock_cluster.core.timing import Seconds
 from redlock_cluster.engine.waiting import Wait, wait_seconds
 from redlock_cluster.errors import Contended, NotHeld, QuorumUnavailable, RedlockError
@@ -46,7 +46,8 @@ class LockHandle(Generic[Held]):
 
     def _held(self) -> Held:
         if self.lease is None:
-            raise NotHeld("this handle has not acquired anything")
+            resource = resource_text(resource_bytes(self._resource))
+            raise NotHeld(f"this handle for {resource!r} has not acquired anything", resource)
         return self.lease
 
 

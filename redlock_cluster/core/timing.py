@@ -29,12 +29,13 @@ def seconds(value: Seconds, name: str) -> float:
         raise ValueError(f"{name} is a number of seconds or a timedelta, not a bool")
     if not isinstance(value, (int, float)):
         raise TypeError(f"{name} is a number of seconds or a timedelta, not {type(value).__name__}")
-    if math.isnan(value):
-        raise ValueError(f"{name} is not a number")
     try:
-        return float(value)
+        duration = float(value)
     except OverflowError:
         raise ValueError(f"{name} is beyond all measure") from None
+    if math.isnan(duration):
+        raise ValueError(f"{name} is not a number")
+    return duration
 
 
 @dataclass(frozen=True, slots=True)
