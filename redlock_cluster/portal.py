@@ -15,10 +15,13 @@ import logging
 import os
 import sys
 import threading
+import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Generic, TypeVar, cast
+
+from redlock_cluster.errors import ClosedError
 
 __all__ = ["CLOSING", "Portal", "PortalStuck", "inherit", "portal", "process_lock"]
 
@@ -97,6 +100,7 @@ class Portal:
         self._running.acquire()
         self._ended.acquire()
         self._thread: int | None = None
+        self._exiting = False
         self._closers: dict[object, Callable[[], Coroutine[object, object, None]]] = {}
         # Not threading.Thread: its start() waits without limit for a thread that may never run (uWSGI).
         _thread.start_new_thread(self._run, ())
@@ -127,6 +131,8 @@ class Portal:
 
         Raises PortalStuck when the budget and half a second have passed.
         """
+        if self._exiting:
+            self._freeze()
         if self._thread is None and not self._begun():
             raise PortalStuck("the lock library's thread does not run (under uWSGI set enable-threads)")
         if self._thread == _thread.get_ident():
@@ -144,10 +150,19 @@ class Portal:
         except BaseException:  # KeyboardInterrupt among them: whoever leaves without the result leaves nothing behind
             self._abandon(call)
             raise
+        if self._exiting:
+            self._freeze()
         try:
             raise call.error
         finally:
             del call  # its error's traceback holds this frame
+
+    def _freeze(self) -> None:
+        """The interpreter exits: daemon threads stand still, as it has them do itself a moment later."""
+        if _thread.get_ident() == threading.main_thread().ident:
+            raise ClosedError("the interpreter is exiting")
+        while True:
+            time.sleep(3600)
 
     def _begun(self) -> bool:
         """Whether the thread has begun to run; waits for it shortly."""
@@ -183,10 +198,16 @@ class Portal:
             self._closers[owner] = close
 
     def close(self) -> None:
-        """Closes what runs in the loop, then ends the thread; waits a few seconds at most."""
+        """At exit: closes what runs in the loop, then ends the thread; waits a few seconds at most."""
+        if self._thread is None:
+            return
+
+        async def close_all() -> None:
+            self._exiting = True
+            await asyncio.gather(*(close() for close in list(self._closers.values())))
+
         try:
-            for close in list(self._closers.values()):
-                self.call(close, CLOSING)
+            self.call(close_all, CLOSING)
         except PortalStuck as stuck:
             _log.warning("%s; left behind at exit", stuck)
         else:

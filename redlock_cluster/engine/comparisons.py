@@ -14,7 +14,8 @@ from redlock_cluster.core.leases import LeaseRecord, LeaseState
 from redlock_cluster.core.rounds import CompareRound
 from redlock_cluster.core.votes import Token
 from redlock_cluster.engine.connection import MAX_UNANSWERED, Connection
-from redlock_cluster.engine.link import Debt, Link
+from redlock_cluster.engine.debts import Debt
+from redlock_cluster.engine.link import Link
 from redlock_cluster.engine.rounds import Round
 from redlock_cluster.lua import EXTEND, RELEASE
 

@@ -168,17 +168,21 @@ class Connection(asyncio.Protocol):
         self.heard += 1
         self.silent = False
         pending, reader = self.pending, self._reader
-        try:
-            reader.feed(data)
-            while (reply := reader.gets()) is not _MISSING:
-                if reply.__class__ is PushNotification:
-                    continue
-                if not pending:
-                    self.abort("the server sent a reply that nobody had asked for")
-                    return
-                pending.popleft().reply(self, reply)
-        except ProtocolError:
-            self.abort("what answers there does not speak the Redis protocol")
+        reader.feed(data)
+        while self.alive:
+            try:
+                reply = reader.gets()
+            except (ProtocolError, TypeError, ValueError, MemoryError):  # TypeError: a list as the key of a map
+                self.abort("what answers there does not speak the Redis protocol")
+                return
+            if reply is _MISSING:
+                return
+            if reply.__class__ is PushNotification:
+                continue
+            if not pending:
+                self.abort("the server sent a reply that nobody had asked for")
+                return
+            pending.popleft().reply(self, reply)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the loop: the connection is gone; everyone in line hears of it."""

@@ -17,6 +17,8 @@ __all__ = ["Greeting", "greet"]
 _NOT_YET = frozenset({"LOADING", "BUSY", "MASTERDOWN", "NOAUTH"})
 _TELLING = frozenset({"WRONGPASS", "NOAUTH", "NOPERM", "LOADING", "DENIED"})
 
+_OLD_REFUSALS = ("ERR invalid password", "ERR Client sent AUTH, but no password is set")
+
 
 @dataclass(frozen=True, slots=True)
 class Greeting:
@@ -87,9 +89,9 @@ def _authentication(reply: object, password: str | None) -> str:
     """Why the greeting failed, without what an error may repeat: old servers echo a command's arguments."""
     if not isinstance(reply, ErrorReply):
         return "what answers there is not a Redis-protocol server"
-    if reply.code not in _TELLING:
-        return f"the server refused the greeting ({reply.code[:16]})"
-    return reply.text.replace(password, "…") if password else reply.text
+    if reply.code in _TELLING or (password and reply.text in _OLD_REFUSALS):
+        return reply.text.replace(password, "…") if password else reply.text
+    return f"the server refused the greeting ({reply.code[:16]})"
 
 
 def _facts(reply: object) -> dict[str, str]:

@@ -13,23 +13,22 @@ from itertools import islice
 
 from hiredis import pack_command
 
-from redlock_cluster.core.commands import ErrorReply, evaluate
-from redlock_cluster.core.leases import LeaseRecord
+from redlock_cluster.core.commands import ErrorReply
 from redlock_cluster.core.timing import Interval
 from redlock_cluster.core.votes import Token
 from redlock_cluster.engine.connection import Connection, ConnectionFailed, Outbox
+from redlock_cluster.engine.debts import Debt
 from redlock_cluster.engine.greeting import Greeting, greet
 from redlock_cluster.engine.ports import Ports
-from redlock_cluster.lua import RELEASE
 from redlock_cluster.options import DeploymentOptions, ServerOptions
 
-__all__ = ["Debt", "Link"]
+__all__ = ["Link"]
 
 _log = logging.getLogger(__name__)
 
-_NEVER = float("inf")
 
 _GRACE = 0.01  # seconds that a suspect connection gets at least
+_QUIET_TURNS = 5
 _SETTLED_AT_ONCE = 1000  # tokens released in one health check, so that it does not hold up the loop
 
 _TIME = pack_command((b"TIME",))
@@ -41,6 +40,7 @@ class Link:
     connection: None while there is none that may serve; index: the server's place in its group
     greeting: what the server told on the newest connection; attempted: set once the first attempt has ended
     error: why there is no connection, "" while there is one; last_error: stays; since: engine time of the last change
+    closing: the supervisor closes, so a cancelled connection ends at once
     latency: seconds the last health check (or the greeting) took; reconnects: connections after the first one
     """
 
@@ -54,6 +54,7 @@ class Link:
         self.error, self.last_error = "not connected yet", ""
         self.latency: float | None = None
         self.reconnects = 0
+        self.closing = self._kill_refused = False
         self.clock, self._dial, self._entropy = ports.clock, ports.dial, ports.entropy
         self.since = self._checked_at = self.clock()
         self._server, self._options, self._outbox = server, options, outbox
@@ -63,6 +64,7 @@ class Link:
         self._loop = asyncio.get_running_loop()
         self._checked: tuple[Connection | None, int] = (None, 0)
         self._unkilled: dict[int, str] = {}
+        self._predecessor_unknown = False
 
     # --- what rounds use -------------------------------------------------------------------------------------------
 
@@ -128,9 +130,19 @@ class Link:
         if connection.heard == heard:
             connection.abort(f"no answer for {self._options.health_check_interval:g} s")
 
-    def killed(self, client_id: int) -> None:
-        """A predecessor is gone from the server, or it can't be helped."""
+    def killed(self, client_id: int, refusal: str | None) -> None:
+        """A predecessor is gone from the server, or the server refuses to end it."""
         self._unkilled.pop(client_id, None)
+        if refusal is not None:
+            self._kill_refused = True
+            _log.warning(
+                "%s refused CLIENT KILL (%s): what is in flight there is released until its ttl", self.name, refusal
+            )
+
+    @property
+    def may_still_land(self) -> bool:
+        """Whether what was in flight on an older connection can't be excluded to land even now."""
+        return self._kill_refused
 
     def probed(self, seconds: float) -> None:
         """A health check was answered after so many seconds."""
@@ -161,11 +173,22 @@ class Link:
                 failures = 0
                 try:
                     await self._broken.wait()
-                finally:
-                    connection.finish()
+                except asyncio.CancelledError:
+                    await self._leave(connection)
+                    raise
             self.attempted.set()
             await asyncio.sleep(self._interval.after(failures, self._entropy.fraction()))
             failures += 1
+
+    async def _leave(self, connection: Connection) -> None:
+        """Ends the connection; not at once if the supervisor was not closed: `asyncio.run` then cancels all tasks there
+        are, and those that hold locks are about to release them.
+        """
+        give_up, quiet = self.clock() + self._options.server_timeout, 0
+        while not self.closing and connection.alive and quiet < _QUIET_TURNS and self.clock() < give_up:
+            quiet = 0 if connection.pending else quiet + 1
+            await asyncio.sleep(0 if quiet else 0.001)
+        connection.finish()
 
     async def _connect(self) -> Connection:
         connection = Connection(self._outbox, self.index, self._lost)
@@ -186,6 +209,7 @@ class Link:
         connection.dialect = greeting.dialect
         self.reconnects += self.greeting is not None
         self.greeting = greeting
+        self._kill_refused = self._predecessor_unknown
         for client_id, run_id in list(self._unkilled.items()):
             if run_id == greeting.run_id:
                 connection.send(pack_command((b"CLIENT", b"KILL", b"ID", client_id)), _Killed(self, client_id))
@@ -200,8 +224,11 @@ class Link:
     def _lost(self, connection: Connection) -> None:
         if self.connection is connection:
             self.connection = None
-            if self.greeting is not None and self.greeting.client_id is not None and self.greeting.run_id:
-                self._unkilled[self.greeting.client_id] = self.greeting.run_id
+            greeting = self.greeting
+            if greeting is not None and greeting.client_id is not None and greeting.run_id:
+                self._unkilled[greeting.client_id] = greeting.run_id
+            else:
+                self._predecessor_unknown = True
             self.error = self.last_error = connection.reason
             self.since = self.clock()
             self._broken.set()
@@ -213,38 +240,6 @@ class Link:
         if text != self.error:
             _log.info("can't connect to %s: %s", self.name, text)
         self.error = self.last_error = text
-
-
-class Debt:
-    """A token to be taken from one server; a sink that hears whether that was done and sees to it if not.
-
-    answered: the server replied to the SET, so the key is gone after the ttl at the latest; else the SET may still
-    land at any time, and the token is remembered until the server is reachable again
-    record: the lease it was, which is told of the deletion
-    """
-
-    __slots__ = ("expires_at", "key", "link", "record", "token", "ttl")
-
-    def __init__(
-        self, link: Link, key: bytes, token: Token, ttl_ms: int, answered: bool, record: LeaseRecord | None = None
-    ) -> None:
-        self.link, self.key, self.token, self.ttl, self.record = link, key, token, ttl_ms / 1000, record
-        self.expires_at = link.clock() + self.ttl if answered else _NEVER
-
-    def reply(self, connection: Connection, value: object) -> None:
-        """Deleted, or not there: settled. NOSCRIPT: the script in full. Any other error: at the next health check."""
-        if not isinstance(value, ErrorReply) or value.wrong_type:
-            if value == 1 and self.record is not None:
-                self.record.deleted |= 1 << connection.index
-        elif value.code == "NOSCRIPT":
-            connection.send(evaluate(RELEASE, self.key, self.token), self)
-        else:
-            self.expires_at = min(self.expires_at, self.link.clock() + self.ttl)
-            self.link.owe(self)
-
-    def lost(self, connection: Connection) -> None:
-        """Whether it was done is unknown: again on the next connection."""
-        self.link.owe(self)
 
 
 class _Probe:
@@ -271,13 +266,7 @@ class _Killed:
         self.link, self.client_id = link, client_id
 
     def reply(self, connection: Connection, value: object) -> None:
-        self.link.killed(self.client_id)
-        if isinstance(value, ErrorReply):
-            _log.warning(
-                "%s refused CLIENT KILL (%s): a command still in flight on the old connection may leave a key",
-                self.link.name,
-                value.text,
-            )
+        self.link.killed(self.client_id, value.text if isinstance(value, ErrorReply) else None)
 
     def lost(self, connection: Connection) -> None:
         pass

@@ -20,7 +20,8 @@ from redlock_cluster.core.names import Resource
 from redlock_cluster.core.rounds import AcquireRound, CompareRound
 from redlock_cluster.core.votes import Verdict
 from redlock_cluster.engine.connection import MAX_UNANSWERED, Connection
-from redlock_cluster.engine.link import Debt, Link
+from redlock_cluster.engine.debts import Debt
+from redlock_cluster.engine.link import Link
 
 if TYPE_CHECKING:
     from redlock_cluster.engine.group import Group

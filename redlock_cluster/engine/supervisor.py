@@ -111,6 +111,8 @@ class Engine:
                 await asyncio.wait(answers, timeout=self._options.server_timeout)
         finally:
             self._deadlines.close()
+            for link in self._links:
+                link.closing = True
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
