@@ -110,6 +110,9 @@ class AsyncMutex(LockHandle[AsyncLease]):
 class Mutex(LockHandle[Lease]):
     """A lock to be: `with` acquires and releases it. One handle for each use; makers are supervisors."""
 
+    _inside = False
+    lease: Lease | None = None
+
     def __init__(self, supervisor: Supervisor, resource: Resource, ttl: Seconds, wait: Wait) -> None:
         super().__init__(resource, ttl, wait)
         self._supervisor = supervisor
@@ -145,6 +148,7 @@ class Mutex(LockHandle[Lease]):
 
     def __enter__(self) -> Lease:
         """Acquires. Raises Contended or QuorumUnavailable when that fails."""
+        self._inside = True
         return self._acquire(self._wait)
 
     def __exit__(
@@ -152,12 +156,22 @@ class Mutex(LockHandle[Lease]):
     ) -> None:
         """Releases, unless the body did. Raises LeaseLost when the lease had run out, or logs it if the body raised."""
         lease = self._held()
-        if lease.state is LeaseState.RELEASED:
-            return
-        try:
-            lease.release()
-        except RedlockError as problem:
-            _complain(problem, error)
+        if lease.state is not LeaseState.RELEASED:
+            try:
+                lease.release()
+            except RedlockError as problem:
+                self._inside = False
+                _complain(problem, error)
+        self._inside = False
+
+    def keep(self, lease: Lease | None) -> None:
+        """Takes over a lease as if `with` had acquired it; None lets go of it. For calls that end it themselves."""
+        self.lease, self._inside = lease, lease is not None
+
+    def __del__(self) -> None:
+        """An interrupt can hit between the body and the release, where no code can catch it."""
+        if self._inside and self.lease is not None:
+            self._supervisor.let_go(self.lease)
 
 
 def _acquire_wait(wait: Wait, blocking: bool, timeout: float | None) -> Wait:

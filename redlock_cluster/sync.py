@@ -22,7 +22,7 @@ from redlock_cluster.mutexes import Mutex
 from redlock_cluster.options import DeploymentOptions
 from redlock_cluster.options.file import load_options
 from redlock_cluster.portal import PortalStuck
-from redlock_cluster.results import Err, Lost, Ok, Refused, lost, refused
+from redlock_cluster.results import Err, Lost, Ok, Refused, lost, raise_refusal, refused
 
 __all__ = ["Supervisor"]
 
@@ -131,7 +131,7 @@ class Supervisor:
             raise
         finally:
             if not over and isinstance(lease, Lease):  # interrupted: it goes all the same
-                self._home.later(_abandon, lease)
+                self.let_go(lease)
 
     def extend(self, resource: Resource, lease: Lease | str, ttl: Seconds) -> Ok[Lease] | Lost:
         """Gives a lock a new ttl (seconds from now) by its lease, or by its token alone.
@@ -159,10 +159,12 @@ class Supervisor:
         if inspect.iscoroutinefunction(fn):
             raise TypeError(_PLAIN)
         outcome: Ok[Lease] | Refused | None = None
+        guard = self.mutex(resource, ttl, wait=wait)
         try:
             outcome = self.lock(resource, ttl, wait=wait)
             if not isinstance(outcome, Ok):
                 return outcome
+            guard.keep(outcome.value)
             result = fn()
             if inspect.iscoroutine(result):
                 result.close()
@@ -171,6 +173,7 @@ class Supervisor:
         finally:
             if isinstance(outcome, Ok):
                 self._end_transaction(resource, outcome.value)
+            guard.keep(None)
 
     def mutex(self, resource: Resource, ttl: Seconds, *, wait: Wait = RETRY) -> Mutex:
         """A handle for `with`; arguments as for `lock`."""
@@ -227,12 +230,13 @@ class Supervisor:
 
     def _end_transaction(self, resource: Resource, lease: Lease) -> None:
         try:
-            ended = self.unlock(resource, lease)
-        except ClosedError as error:
-            _log.warning("%s; the lock on %r stays until its ttl", error, lease.resource)
-        else:
-            if isinstance(ended, Err):
-                _log.warning("%s", ended.error)
+            raise_refusal(self.unlock(resource, lease))
+        except RedlockError as error:
+            _log.warning("%s", error)
+
+    def let_go(self, lease: Lease) -> None:
+        """Releases without waiting to hear of it; nothing happens to a lease that is over."""
+        self._home.later(_abandon, lease)
 
     def _acquire(self, resource: Resource, ttl: Seconds, wait: Wait) -> Lease:
         """For handles: the lease, or the exception."""
