@@ -22,7 +22,7 @@ from redlock_cluster.mutexes import Mutex
 from redlock_cluster.options import DeploymentOptions
 from redlock_cluster.options.file import load_options
 from redlock_cluster.portal import PortalStuck
-from redlock_cluster.results import Err, Lost, Ok, Refused, lost, raise_refusal, refused
+from redlock_cluster.results import Lost, Ok, Refused, lost, raise_refusal, refused
 
 __all__ = ["Supervisor"]
 
@@ -262,8 +262,7 @@ class Supervisor:
 
     @property
     def _timing(self) -> DeploymentOptions:
-        home = self._home
-        return home.options.deployments[home.map.require(self._name)]
+        return self._home.options.deployments[self._home.map.require(self._name)]
 
     def _patience_for(self, batch: Sequence[object]) -> float:
         """Seconds that a batch may take: a round for each window, and 0.1 ms for each of its parts."""
@@ -281,8 +280,7 @@ class Supervisor:
         kept: bool = False,
     ) -> T:
         """Runs a coroutine on the engine in the portal. Raises QuorumUnavailable when the portal's thread is stuck."""
-        here, cluster = self._home.enter()
-        name = self._name
+        (here, cluster), name = self._home.enter(), self._name
 
         async def call() -> T:
             return await make(cluster.ready(name) or await cluster.engine(name))
