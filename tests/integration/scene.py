@@ -24,8 +24,8 @@ from redlock_cluster import AsyncSupervisor, GroupStatus, ServerStatus, Status, 
 from redlock_cluster.testing import EmbeddedCluster, EmbeddedServer
 
 FAST: Mapping[str, object] = {
-    "server_timeout": 150,
-    "connect_timeout": 300,
+    "server_timeout": 300,
+    "connect_timeout": 800,
     "health_check_interval": 200,
     "reconnection_interval_base": 20,
     "reconnection_interval_max": 80,
