@@ -148,15 +148,24 @@ class Connection(asyncio.Protocol):
             self.flush()
             self._transport.close()
             self.reason = "closed"
-            self.connection_lost(None)
+            self._end()
+
+    @property
+    def gone(self) -> bool:
+        """Whether the transport is closed too, which takes TLS some turns of the loop more."""
+        return self._transport is None
 
     def abort(self, reason: str) -> None:
         """Breaks the connection at once; what was not answered is lost."""
         if self.alive:
             self.reason = reason
-            if self._transport is not None:
-                self._transport.abort()
-            self.connection_lost(None)
+            self.drop()
+            self._end()
+
+    def drop(self) -> None:
+        """Closes the transport without ceremony."""
+        if self._transport is not None:
+            self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the loop: the connection stands."""
@@ -186,11 +195,15 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the loop: the connection is gone; everyone in line hears of it."""
+        self._transport = None
+        if exc is not None and self.alive:
+            self.reason = f"connection broken: {exc}"
+        self._end()
+
+    def _end(self) -> None:
         if not self.alive:
             return
         self.alive = False
-        if exc is not None:
-            self.reason = f"connection broken: {exc}"
         self._buffer.clear()
         self._on_lost(self)
         pending, self.pending = self.pending, deque()

@@ -29,6 +29,7 @@ _log = logging.getLogger(__name__)
 
 _GRACE = 0.01  # seconds that a suspect connection gets at least
 _QUIET_TURNS = 5
+_CLOSING_TURNS = 50  # milliseconds at least
 _SETTLED_AT_ONCE = 1000  # tokens released in one health check, so that it does not hold up the loop
 
 _TIME = pack_command((b"TIME",))
@@ -189,6 +190,11 @@ class Link:
             quiet = 0 if connection.pending else quiet + 1
             await asyncio.sleep(0 if quiet else 0.001)
         connection.finish()
+        for _ in range(_CLOSING_TURNS):
+            if connection.gone:
+                return
+            await asyncio.sleep(0.001)
+        connection.drop()
 
     async def _connect(self) -> Connection:
         connection = Connection(self._outbox, self.index, self._lost)

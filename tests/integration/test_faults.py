@@ -570,11 +570,11 @@ async def test_start_with_every_server_down_returns_and_locks_when_they_come(fac
 @pytest.mark.parametrize("face", FACES)
 @pytest.mark.parametrize("dark", [1, 3])
 async def test_start_with_black_holes_takes_at_most_the_connect_timeout(stage: Scene, face: str, dark: int) -> None:
-    three = stage.part(3)
+    three = stage.part(3, connect_timeout=300)
     strike(three, "dark", *range(dark))
     began = time.monotonic()
     async with supervisor_of(face, three.options) as redlock:
-        assert time.monotonic() - began < milliseconds(FAST, "connect_timeout") + SLACK
+        assert time.monotonic() - began < 0.3 + SLACK
         assert states(redlock.status())[:dark] == ["down"] * dark
         assert all(server.last_error for server in group_status(redlock.status()).servers[:dark])
         expected = Ok if dark == 1 else Err

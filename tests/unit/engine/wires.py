@@ -89,10 +89,11 @@ class Wire(asyncio.Transport):
         self.protocol.connection_lost(ConnectionResetError("reset"))
 
     def abort(self) -> None:
-        self.closed = True
+        self.close()
 
     def close(self) -> None:
         self.closed = True
+        asyncio.get_running_loop().call_soon(self.protocol.connection_lost, None)
 
 
 class Clock:
