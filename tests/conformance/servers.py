@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 import redis
@@ -82,7 +82,8 @@ class ServerGroup:
 
     def keys(self, part: str) -> list[set[bytes]]:
         """Each server's keys that contain the text, whatever stands around it."""
-        return [set(client.keys(f"*{part}*")) for client in self.clients]
+        found: list[Any] = [client.keys(f"*{part}*") for client in self.clients]
+        return [set(keys) for keys in found]
 
     def ttls_ms(self, key: bytes) -> list[int]:
         """Each server's PTTL: -2 for no key, -1 for a key that stays."""
@@ -133,10 +134,11 @@ class ServerGroup:
     @staticmethod
     def _value(client: redis.Redis, key: bytes) -> Found:
         try:
-            value = client.get(key)
+            value: Found = client.get(key)
         except redis.ResponseError:
-            return str(client.type(key).decode())
-        return None if value is None else bytes(value)
+            kind: Any = client.type(key)
+            return str(kind.decode())
+        return value
 
 
 class ServerPool:

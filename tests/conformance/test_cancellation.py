@@ -11,7 +11,9 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,7 +63,7 @@ class TestCancelledTask:
                 await asyncio.sleep(0)
             attempt.cancel()
             try:
-                result = await attempt
+                result: Any = await attempt
                 await api.unlock(name, result.value)
             except asyncio.CancelledError:
                 pass
@@ -118,7 +120,7 @@ class TestCancelledTask:
             release.cancel()
             await asyncio.wait([release])
             if turns:
-                await everywhere(lambda name=name: servers.keys(name), set())
+                await everywhere(partial(servers.keys, name), set())
             else:
                 await api.unlock(name, lease)
 
@@ -185,18 +187,18 @@ class TestInterruptedThread:
         with Supervisor(servers.options()) as supervisor:
             for number in range(60):
                 name = f"{resource}-{number}"
-                lease = None
+                result: Any = None
                 try:
                     signal.setitimer(signal.ITIMER_REAL, 0.0001 + 0.00003 * (number % 30))
                     for _ in range(50):  # several, so that some are hit inside
-                        lease = None
-                        lease = supervisor.lock(name, 30, wait=0).value  # type: ignore[union-attr]
-                        supervisor.unlock(name, lease)
+                        result = None
+                        result = supervisor.lock(name, 30, wait=0)
+                        supervisor.unlock(name, result.value)
                 except Interrupt:
                     interrupted += 1
                 signal.setitimer(signal.ITIMER_REAL, 0)
-                if lease is not None:
-                    supervisor.unlock(name, lease)
+                if result:
+                    supervisor.unlock(name, result.value)
             assert interrupted
             asyncio.run(everywhere(lambda: servers.keys(resource), set()))
 

@@ -6,7 +6,7 @@ import asyncio
 import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -19,7 +19,7 @@ from .servers import ServerGroup
 some_groups = pytest.mark.parametrize("servers", ["valkey-9", "redis-6", "mixed-of-five"], indirect=True)
 one_version = pytest.mark.parametrize("servers", ["valkey-9"], indirect=True)
 
-EAGER = {"retry_interval": 4}
+EAGER: Final[dict[str, Any]] = {"retry_interval": 4}
 
 
 class Room:

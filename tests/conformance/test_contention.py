@@ -230,7 +230,7 @@ class TestOutageOrContention:
         servers.put(key, b"somebody", taken)
         with servers.out_of_memory(failing):
             for _ in range(5):
-                result = await api.lock(resource, 30, wait=0)
+                result: Any = await api.lock(resource, 30, wait=0)
                 if wanted is None:
                     assert await api.unlock(resource, result.value) == Ok(None)
                 else:

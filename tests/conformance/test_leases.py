@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -21,7 +21,7 @@ native_or_script = pytest.mark.parametrize("servers", ["valkey-9", "redis-7"], i
 by_lease_or_token = pytest.mark.parametrize("by", ["lease", "token"])
 
 # A lease that this client gives up after 0.1 s while servers keep its keys for 10 s.
-SHORT_LIVED = {"drift_factor": 0.99}
+SHORT_LIVED: Final[dict[str, Any]] = {"drift_factor": 0.99}
 
 
 def handle(lease: Any, by: str) -> Any:
@@ -229,7 +229,7 @@ class TestExtension:
     ) -> None:
         for number in range(15):
             lease = await api.held(resource, 30)
-            calls = [api.extend(resource, lease, 30) for _ in range(3)]
+            calls: list[Any] = [api.extend(resource, lease, 30) for _ in range(3)]
             calls.insert(number % 4, api.unlock(resource, lease))
             results = await asyncio.gather(*calls)
             assert results.pop(number % 4) == Ok(None)

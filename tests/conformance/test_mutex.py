@@ -8,7 +8,7 @@ import logging
 import math
 import time
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -31,7 +31,7 @@ one_version = pytest.mark.parametrize("servers", ["valkey-9"], indirect=True)
 two_versions = pytest.mark.parametrize("servers", ["valkey-9", "redis-6"], indirect=True)
 
 # A lease that this client gives up after 0.1 s while servers keep its keys for 10 s.
-SHORT_LIVED = {"drift_factor": 0.99}
+SHORT_LIVED: Final[dict[str, Any]] = {"drift_factor": 0.99}
 
 
 class BodyError(Exception):
@@ -42,8 +42,7 @@ async def test_acquire_and_release_take_and_free_the_resource(
     api: Api, servers: ServerGroup, resource: str, key: bytes
 ) -> None:
     mutex = await api.mutex(resource, 30)
-    assert mutex.lease is None
-    assert mutex.locked() is False
+    assert (mutex.lease, mutex.locked()) == (None, False)
     assert await api.run(mutex.acquire) is True
     assert mutex.locked() is True
     assert mutex.lease.resource == resource

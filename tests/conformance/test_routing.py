@@ -68,7 +68,7 @@ def groups(request: pytest.FixtureRequest) -> dict[str, int]:
 
 async def test_text_goes_where_ketama_sends_it(make: Make, groups: dict[str, int]) -> None:
     api = await make(unreachable(groups), start=False)
-    ring = HashRing(nodes={name: {"weight": weight} for name, weight in groups.items()}, hash_fn="ketama")
+    ring: Any = HashRing(nodes={name: {"weight": weight} for name, weight in groups.items()}, hash_fn="ketama")
     own = Ketama(groups)
     names = [f"invoice:{number}" for number in range(200)] + ["", "ü🎲", "a" * 500, " "][1:]
     routed = {name: await api.group_for(name) for name in names}
@@ -119,15 +119,13 @@ def trio(pool: ServerPool) -> Iterator[ServerGroup]:
 
 
 def grid(trio: ServerGroup) -> dict[str, object]:
-    return {
-        "cluster": [{"name": f"g{i}", "servers": [{"port": s.port}]} for i, s in enumerate(trio.embedded)],
-        **OPTIONS,
-    }
+    groups = [{"name": f"g{i}", "servers": [{"port": s.port}]} for i, s in enumerate(trio.embedded)]
+    return {"cluster": groups, **OPTIONS}
 
 
 async def test_lock_stands_on_the_servers_of_its_group_only(make: Make, trio: ServerGroup, resource: str) -> None:
     api = await make(grid(trio))
-    used = Counter()
+    used: Counter[int] = Counter()
     for number in range(30):
         name = f"{resource}-{number}"
         lease = await api.held(name)

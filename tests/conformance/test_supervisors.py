@@ -9,6 +9,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,12 @@ def run_script(code: str, *arguments: object, **environment: str) -> str:
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     return done.stdout
+
+
+def held(result: object) -> Any:
+    """The lease; the test fails without one."""
+    assert isinstance(result, Ok), result
+    return result.value
 
 
 def clients(servers: ServerGroup) -> int:
@@ -189,10 +196,14 @@ class TestClose:
             await within(5, api.close())
             (result,) = await within(5, asyncio.gather(attempt, return_exceptions=True))
             if isinstance(result, Ok):
-                await eventually(lambda name=name: len([keys for keys in servers.keys(name) if keys]) >= servers.quorum)
+
+                def stays(name: str = name) -> bool:
+                    return sum(map(bool, servers.keys(name))) >= servers.quorum
+
+                await eventually(stays)
             else:
                 assert type(result) is ClosedError or isinstance(result, Err)
-                await everywhere(lambda name=name: servers.keys(name), set())
+                await everywhere(partial(servers.keys, name), set())
 
     async def test_close_closes_every_connection(self, make: Make, servers: ServerGroup) -> None:
         before = clients(servers)
@@ -404,7 +415,7 @@ class TestLoops:
         supervisor = AsyncSupervisor(servers.options())
         with asyncio.Runner() as home, asyncio.Runner() as foreign:
             home.run(supervisor.start())
-            lease: Any = home.run(supervisor.lock(resource, 10)).value  # type: ignore[union-attr]
+            lease = held(home.run(supervisor.lock(resource, 10)))
             for call in (
                 lambda: supervisor.lock(resource, 10),
                 lambda: supervisor.unlock(resource, lease),
@@ -436,7 +447,7 @@ class TestLoops:
 
     def test_supervisor_serves_threads_and_loops_alike(self, servers: ServerGroup, resource: str) -> None:
         with Supervisor(servers.options()) as supervisor, ThreadPoolExecutor(4) as threads:
-            lease: Any = supervisor.lock(resource, 10).value  # type: ignore[union-attr]
+            lease = held(supervisor.lock(resource, 10))
             assert threads.submit(supervisor.unlock, resource, lease).result(5) == Ok(None)
             assert all(threads.map(lambda number: supervisor.lock(f"{resource}-{number}", 10), range(20)))
 
@@ -547,7 +558,7 @@ class TestFork:
             resource,
             REDLOCK_OPTIONS=str(options_file(servers.options())),
         )
-        assert list(servers.values(key)) == [printed.strip().encode()] * servers.size
+        assert servers.values(key) == [printed.strip().encode()] * servers.size
         assert servers.values(key + b"-2") == [None] * servers.size
 
     def test_not_held_is_raised_by_functions_of_a_child_too(

@@ -63,6 +63,8 @@ def recorded(servers: ServerGroup) -> Iterator[Record]:
             streams.append(stream)
         yield record
         for index, stream in enumerate(streams):
+            # What others sent before may be read after this first command, in the same turn of the server's loop.
+            servers.clients[index].ping()
             mark = uuid.uuid4().hex
             servers.clients[index].echo(mark)
             record.commands += _until(stream, mark, index)

@@ -82,7 +82,7 @@ async def why_down(face: str, options: Mapping[str, object]) -> str:
     """The last error of the only server, which must be down in good time, and say unavailable."""
     began = time.monotonic()
     async with supervisor_of(face, options) as redlock:
-        assert time.monotonic() - began < milliseconds(FAST, "connect_timeout") + 0.3
+        assert time.monotonic() - began < milliseconds(options, "connect_timeout") + 0.3
         assert states(redlock.status()) == ["down"]
         assert not redlock.status().available
         refusal = await redlock.lock("a", LONG, wait=0)
@@ -330,7 +330,7 @@ async def test_tls_with_a_client_certificate_works_and_without_is_down(
 @needs_tls
 async def test_tls_that_speaks_to_a_plain_port_is_down_with_its_reason(papers: Papers, three: Scene) -> None:
     entry = {"port": three.servers[0].port, "ssl": True, "ssl_ca_certs": papers.authority}
-    assert await why_down("asyncio", options_for(entry))
+    assert await why_down("asyncio", options_for(entry, connect_timeout=300))
 
 
 @needs_tls
@@ -366,20 +366,29 @@ async def test_renewed_certificates_are_used_by_the_next_connection(papers: Pape
 
 
 @needs_tls
+@pytest.mark.parametrize("paused", [False, True])
 def test_tls_supervisor_closed_at_the_end_of_a_run_leaves_no_socket_open(
-    secured: EmbeddedServer, papers: Papers
+    secured: EmbeddedServer, papers: Papers, paused: bool
 ) -> None:
     entry = {"port": secured.port, "ssl": True, "ssl_ca_certs": papers.authority}
 
-    async def main() -> None:
-        async with AsyncSupervisor(options_for(entry, pool_size=8)) as redlock:
-            await check_works(redlock)
+    async def main() -> float:
+        redlock = await AsyncSupervisor(options_for(entry, pool_size=4)).start()
+        await check_works(redlock)
+        if paused:
+            secured.pause()  # it will not answer the farewell of TLS
+        began = time.monotonic()
+        await redlock.close()
+        return time.monotonic() - began
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        for _ in range(10):
-            asyncio.run(main())
-            gc.collect()
+        try:
+            assert asyncio.run(main()) < milliseconds(FAST, "server_timeout") + 0.3
+        finally:
+            if secured.paused:
+                secured.resume()
+        gc.collect()
     assert not [str(warning.message) for warning in caught]
 
 
