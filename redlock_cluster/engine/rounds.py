@@ -171,12 +171,9 @@ class Attempt(Round[AcquireRound]):
         verdict = self.votes.verdict
         if verdict is Verdict.WON:
             valid_until = self.started + self.group.timing.validity(self.ttl_ms)
-            if self.group.clock() < valid_until:
-                self.lease = LeaseRecord(self.resource, self.key, self.token, self.ttl_ms, valid_until, self.sent)
-                self.lease.acquired = self.votes
-            else:
-                self.votes.too_late()
-        if self.lease is None:
+            self.lease = LeaseRecord(self.resource, self.key, self.token, self.ttl_ms, valid_until, self.sent)
+            self.lease.acquired = self.votes
+        else:
             self._give_back()
         if verdict is not None:
             self._decide()
