@@ -253,22 +253,25 @@ ROOT = Path(redlock_cluster.__file__).resolve().parents[1]
 HERE = Path(__file__).resolve().parent
 
 
-def run_script(
-    code: str, *arguments: str, timeout: float = 20.0, warnings: str = "error"
-) -> subprocess.CompletedProcess[str]:
-    """Another interpreter that runs `code`; one that hangs says where (in stderr), and is ended with its children.
+def start_script(code: str, *arguments: str, warnings: str = "error") -> subprocess.Popen[str]:
+    """Another interpreter that runs `code`, in a session of its own.
 
     arguments: `sys.argv[1:]`; warnings: what `-W` says
     """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(HERE)])}
     command = [sys.executable, "-X", "faulthandler", "-W", warnings, "-c", textwrap.dedent(code), *arguments]
     pipe = subprocess.PIPE
-    with subprocess.Popen(
-        command, stdout=pipe, stderr=pipe, text=True, env=environment, start_new_session=True
-    ) as process:
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment, start_new_session=True)
+
+
+def run_script(
+    code: str, *arguments: str, timeout: float = 20.0, warnings: str = "error"
+) -> subprocess.CompletedProcess[str]:
+    """As `start_script`, and waits; one that hangs says where (in stderr), and is ended with its children."""
+    with start_script(code, *arguments, warnings=warnings) as process:
         try:
             out, err = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGABRT)  # its own session: it and its children
             out, err = process.communicate()
-    return subprocess.CompletedProcess(command, process.returncode, out, err)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import random
+import signal
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -29,8 +30,10 @@ from scene import (
     scene,
     server_status,
     soon,
+    start_script,
     states,
     supervisor_of,
+    until,
 )
 from wire import RELEASES, Act, Port, Seen, Wire, about, anything, ask, hangs_up, named, tell
 
@@ -423,6 +426,47 @@ async def test_loop_that_stands_still_takes_the_votes_that_came_meanwhile(
     await asyncio.sleep(0.05)
     assert states(redlock.status()) == ["up"] * 5
     assert sum(server.reconnects for server in group_status(redlock.status()).servers) == 0
+
+
+SUSPENDED = """
+import ast, asyncio, sys
+from redlock_cluster import AsyncSupervisor, Ok, Supervisor
+
+options = ast.literal_eval(sys.argv[1])
+
+async def main():
+    async with AsyncSupervisor(options) as redlock:
+        return await redlock.lock("a", 30, wait=5), redlock.status()
+
+if sys.argv[2] == "asyncio":
+    outcome, status = asyncio.run(main())
+else:
+    with Supervisor(options) as redlock:
+        outcome, status = redlock.lock("a", 30, wait=5), redlock.status()
+print(isinstance(outcome, Ok), sum(server.reconnects for server in status.clusters[0].groups[0].servers))
+"""
+
+
+@pytest.mark.parametrize("face", FACES)
+def test_suspended_process_takes_the_votes_that_came_meanwhile(stage: Scene, face: str) -> None:
+    """When it goes on, timers are due that are older than the replies in its sockets."""
+    five = stage.part(5, pool_size=1, server_timeout=1000, health_check_interval=300)
+    for proxy in five.proxies:
+        proxy.on(Act.HOLD, about("a", b"SET"), replies=True)
+    with start_script(SUSPENDED, repr(five.options), face) as process:
+        try:
+            until(lambda: five.holding(replies=True) == 5, 10)
+            time.sleep(0.45)  # a health check finds that nothing was heard since the one before
+            process.send_signal(signal.SIGSTOP)
+            five.go()
+            time.sleep(0.8)
+            process.send_signal(signal.SIGCONT)
+            out, err = process.communicate(timeout=10)
+        finally:
+            process.kill()
+    assert (out, err) == ("True 0\n", "")
+    for proxy in five.proxies:
+        assert sum(about("a", b"SET")(seen.words) for seen in proxy.seen) == 1, "it had to try again"
 
 
 # Coming back
