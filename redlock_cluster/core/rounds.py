@@ -22,6 +22,7 @@ A comparison (release, extend) asks them to act if they hold the token:
 from __future__ import annotations
 
 import enum
+from abc import ABC, abstractmethod
 
 from redlock_cluster.core.commands import ErrorReply, describe
 from redlock_cluster.core.votes import ServerVote, Verdict, Vote, owner_label
@@ -36,7 +37,7 @@ def quorum_of(size: int) -> int:
     return size // 2 + 1
 
 
-class _Round:
+class _Round(ABC):
     """Votes of n servers as bit masks: bit i is the i-th server in the group's order."""
 
     __slots__ = ("absent", "against", "details", "granted", "quorum", "size")
@@ -72,6 +73,19 @@ class _Round:
         if self.details is None:
             self.details = {}
         self.details[index] = detail
+
+    def miss(self, index: int, why: str) -> bool:
+        """Counts a server as ABSENT; true when that brought the round to a turning point."""
+        bit = 1 << index
+        if (self.granted | self.against | self.absent) & bit:
+            return False
+        self.absent |= bit
+        self._note(index, why)
+        return self._weigh()
+
+    @abstractmethod
+    def _weigh(self) -> bool:
+        """Looks for a verdict; true at a turning point."""
 
     def votes(self, names: tuple[str, ...]) -> tuple[ServerVote, ...]:
         """Every server's vote, in the group's order."""
@@ -123,15 +137,6 @@ class AcquireRound(_Round):
 
     def _refused(self, index: int, holder: bytes | None) -> bool:
         self._refuse(index, holder)
-        return self._weigh()
-
-    def miss(self, index: int, why: str) -> bool:
-        """Counts a server as ABSENT; true when that made the round hopeless or decided it."""
-        bit = 1 << index
-        if (self.granted | self.against | self.absent) & bit:
-            return False
-        self.absent |= bit
-        self._note(index, why)
         return self._weigh()
 
     def may_be_held(self) -> bool:
@@ -214,15 +219,6 @@ class CompareRound(_Round):
             return self.miss(
                 index, reply.text if isinstance(reply, ErrorReply) else f"unexpected reply {describe(reply)}"
             )
-        return self._weigh()
-
-    def miss(self, index: int, why: str) -> bool:
-        """Counts a server as ABSENT; true when that decided the round."""
-        bit = 1 << index
-        if (self.granted | self.against | self.absent) & bit:
-            return False
-        self.absent |= bit
-        self._note(index, why)
         return self._weigh()
 
     def _weigh(self) -> bool:
