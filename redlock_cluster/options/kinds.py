@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, get_args
@@ -35,18 +36,18 @@ def wrong(text: str) -> PydanticCustomError:
     return PydanticCustomError("option", text)
 
 
-class Kind:
+class Kind(ABC):
     """One kind of value: how it is read, and how the schema for editors tells what may be written."""
 
     unit = ""
 
+    @abstractmethod
     def read(self, value: object, from_file: bool) -> object:
         """Return what the model stores for a written value; raises what `wrong` makes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def forms(self) -> list[dict[str, object]]:
         """Return the JSON schemas of what may be written."""
-        raise NotImplementedError
 
     def written(self, value: object) -> object:
         """Return a stored value as a file would write it."""
