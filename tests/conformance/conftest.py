@@ -12,7 +12,7 @@ import pytest
 from redlock_cluster import AsyncSupervisor, Supervisor
 
 from .adapter import FACES, Api, Face
-from .servers import GROUPS, PREFIX, ServerGroup, ServerPool
+from .servers import PREFIX, USUAL, ServerGroup, ServerPool
 
 
 class Make(Protocol):
@@ -28,7 +28,7 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerPool]:
     servers.close()
 
 
-@pytest.fixture(params=list(GROUPS))
+@pytest.fixture(params=USUAL)
 def servers(request: pytest.FixtureRequest, pool: ServerPool) -> ServerGroup:
     return pool.group(request.param)
 

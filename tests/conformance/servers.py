@@ -24,6 +24,9 @@ GROUPS: Final[dict[str, tuple[tuple[str, int], ...]]] = {
     "valkey-9-of-five": (("valkey", 9),) * 5,
     "mixed-of-five": (("valkey", 9), ("redis", 8), ("redis", 7), ("redis", 6), ("valkey", 9)),
 }
+USUAL: Final = ("valkey-9", "redis-8", "redis-7", "redis-6", "mixed-of-five")
+"""What a test runs on that names no group: every version, and a quorum of three of five."""
+
 PREFIX: Final = b"redlock:"
 
 # Answers come at once or, under load, late: a slow machine must not look like an outage. Retries are quick.

@@ -54,7 +54,7 @@ class TestValidity:
         assert lease.state is LeaseState.LOST
         assert not lease.valid
 
-    @each_version
+    @native_or_script
     async def test_ttl_runs_out_on_servers_without_a_release(
         self, api: Api, servers: ServerGroup, resource: str, key: bytes
     ) -> None:

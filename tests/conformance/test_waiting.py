@@ -20,6 +20,7 @@ one_version = pytest.mark.parametrize("servers", ["valkey-9"], indirect=True)
 two_versions = pytest.mark.parametrize("servers", ["valkey-9", "redis-6"], indirect=True)
 
 
+@two_versions
 @pytest.mark.parametrize("wait", [0, 0.0, timedelta(0)], ids=repr)
 async def test_wait_of_nothing_is_one_attempt(
     api: Api, servers: ServerGroup, resource: str, key: bytes, wait: Any
@@ -67,7 +68,7 @@ async def test_retry_policy_over_an_outage_tries_as_often(
     assert {c.name for c in record.about(key)} - {"SET"} <= {"DELIFEQ", "EVALSHA", "EVAL"}
 
 
-@two_versions
+@one_version
 @pytest.mark.parametrize("wait", [0.15, timedelta(milliseconds=150)], ids=repr)
 async def test_deadline_passes_while_somebody_holds(
     make: Make, servers: ServerGroup, resource: str, key: bytes, wait: Any

@@ -254,7 +254,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def start_script(code: str, *arguments: str, warnings: str = "error") -> subprocess.Popen[str]:
-    """Another interpreter that runs `code`, in a session of its own.
+    """Another interpreter that runs `code`, as the leader of a process group of its own.
 
     arguments: `sys.argv[1:]`; warnings: what `-W` says
     """
@@ -272,6 +272,6 @@ def run_script(
         try:
             out, err = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGABRT)  # its own session: it and its children
+            os.killpg(process.pid, signal.SIGABRT)  # its own group: it and its children
             out, err = process.communicate()
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)

@@ -7,7 +7,7 @@ import errno
 import random
 import signal
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -797,6 +797,18 @@ async def test_kill_that_the_server_refused_is_not_the_end_of_the_token(one: Sce
     await soon(lambda: releases(proxy.forwarded, "a"))
     old.go()
     await nothing_left(one.servers, 2)
+
+
+async def test_predecessor_that_can_not_be_named_is_not_the_end_of_the_token(one: Scene) -> None:
+    proxy = one.proxies[0]
+    proxy.on(Act.ANSWER, named(b"INFO"), answer=b"-NOPERM this user has no permissions to run the 'info' command\r\n")
+    async with AsyncSupervisor(one.options) as redlock:
+        old = await held_back(redlock, one)
+        await soon(lambda: up_again(redlock, one))
+        await soon(lambda: releases(proxy.forwarded, "a"))
+        old.go()
+        await soon(lambda: old.commands == deque())
+        await nothing_left(one.servers, 2)
 
 
 @pytest.mark.parametrize("when", ["before the release", "after the release"])
