@@ -1,31 +1,33 @@
-"""Batches: many resources or leases at once, in windows."""
+"""Batches: many resources or leases at once, in chunks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
-from redlock_cluster.core.names import Resource, resource_bytes, resource_text
+from redlock_cluster.core.names import Resource, resource_text
 
-__all__ = ["WINDOW", "distinct", "windows"]
+__all__ = ["CHUNK", "WINDOW", "chunks", "distinct"]
 
 T = TypeVar("T")
 
 WINDOW = 1000
 """Rounds of one batch that are under way at once: enough to keep servers busy, few enough to be answered in time."""
 
+CHUNK = 100
+"""Rounds that are sent together: servers work on one chunk while the next one is made."""
 
-def distinct(resources: Sequence[Resource]) -> None:
-    """Raises ValueError for a resource that occurs twice, TypeError or ValueError for what is none."""
+
+def distinct(named: Iterable[tuple[bytes, Resource]]) -> None:
+    """Raises ValueError for a key that occurs twice. named: (key, resource) pairs"""
     seen = set[bytes]()
-    for resource in resources:
-        data = resource_bytes(resource)
-        if data in seen:
+    for key, resource in named:
+        if key in seen:
             raise ValueError(f"{resource_text(resource)!r} occurs twice in one batch")
-        seen.add(data)
+        seen.add(key)
 
 
-def windows(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    """The items in their order, WINDOW at a time."""
-    for start in range(0, len(items), WINDOW):
-        yield items[start : start + WINDOW]
+def chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """The items in their order, CHUNK at a time."""
+    for start in range(0, len(items), CHUNK):
+        yield items[start : start + CHUNK]

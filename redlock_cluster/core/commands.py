@@ -6,7 +6,7 @@ Valkey >= 9.0, `DELEX` in Redis >= 8.4, `SET … IFEQ` in both newer lines), els
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Literal
 
@@ -26,6 +26,12 @@ _REFUSALS = frozenset(
     )
     for word in words.split()
 )
+
+
+# The commands of every lock, packed by hand: a third of the time that packing from words takes.
+_SET_NX_GET = b"*7\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$2\r\nNX\r\n$3\r\nGET\r\n$2\r\nPX\r\n$%d\r\n%b\r\n"
+_SET_NX = b"*6\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$2\r\nNX\r\n$2\r\nPX\r\n$%d\r\n%b\r\n"
+_DELIFEQ = b"*3\r\n$7\r\nDELIFEQ\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n"
 
 
 class ErrorReply(Exception):
@@ -63,22 +69,26 @@ class Dialect:
     names_holder: `SET … NX GET` works (Redis >= 7.0), so a refusal names the holder
     native_extend: `SET … IFEQ` works
     native_release: the command that deletes a key if it holds a value, if there is one
+    granted: what `acquire` is answered with when it set the key
     """
 
     names_holder: bool
     native_extend: bool
     native_release: Literal["DELIFEQ", "DELEX"] | None
+    granted: bytes | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "granted", None if self.names_holder else b"OK")
 
     def acquire(self, key: bytes, token: Token, ttl_ms: int) -> bytes:
         """`SET key token NX [GET] PX ttl`, packed."""
-        if self.names_holder:
-            return pack_command((b"SET", key, token, b"NX", b"GET", b"PX", ttl_ms))
-        return pack_command((b"SET", key, token, b"NX", b"PX", ttl_ms))
+        ttl = b"%d" % ttl_ms
+        return (_SET_NX_GET if self.names_holder else _SET_NX) % (len(key), key, len(token), token, len(ttl), ttl)
 
     def release(self, key: bytes, token: Token) -> bytes:
         """Deletes the key if it holds the token, packed; answers 1 or 0."""
         if self.native_release == "DELIFEQ":
-            return pack_command((b"DELIFEQ", key, token))
+            return _DELIFEQ % (len(key), key, len(token), token)
         if self.native_release == "DELEX":
             return pack_command((b"DELEX", key, b"IFEQ", token))
         return _by_digest(RELEASE, key, token)

@@ -58,12 +58,6 @@ class _Round(ABC):
         """Mask of the servers that voted FOR or AGAINST."""
         return self.granted | self.against
 
-    def _grant(self, index: int) -> None:
-        """FOR; after the time-out it is a grant all the same."""
-        self.granted |= 1 << index
-        if self.absent:
-            self.absent &= ~(1 << index)
-
     def _refuse(self, index: int, detail: str | bytes | None) -> None:
         self.against |= 1 << index
         self.absent &= ~(1 << index)
@@ -115,6 +109,18 @@ class AcquireRound(_Round):
         self.verdict: Verdict | None = None
         self.hopeless = False
 
+    def grant(self, index: int) -> bool:
+        """Counts a server that granted, even after its time-out; true when that decided the round."""
+        granted = self.granted = self.granted | 1 << index
+        if self.absent:
+            self.absent &= ~granted
+        if self.verdict is not None:
+            return False
+        if granted.bit_count() < self.quorum:
+            return self.hopeless and self._weigh()
+        self.verdict = Verdict.WON
+        return True
+
     def count(self, index: int, reply: object, names_holder: bool) -> bool:
         """Counts a server's reply to SET; true when it made the round hopeless or decided it.
 
@@ -122,13 +128,7 @@ class AcquireRound(_Round):
         without it OK means granted and nil that somebody unknown holds.
         """
         if (reply is None) if names_holder else (reply == _OK):
-            self._grant(index)
-            if self.verdict is not None:
-                return False
-            if self.granted.bit_count() < self.quorum:
-                return self.hopeless and self._weigh()
-            self.verdict = Verdict.WON
-            return True
+            return self.grant(index)
         if type(reply) is bytes if names_holder else reply is None:
             return self._refused(index, reply if type(reply) is bytes else None)
         if isinstance(reply, ErrorReply):
@@ -200,8 +200,15 @@ class CompareRound(_Round):
         self.outcome: Outcome | None = None
 
     def grant(self, index: int) -> bool:
-        """Counts a server that did it; true when that decided the round."""
-        self._grant(index)
+        """Counts a server that did it, even after its time-out; true when that decided the round."""
+        granted = self.granted = self.granted | 1 << index
+        if self.absent:
+            self.absent &= ~granted
+        if self.outcome is not None:
+            return False
+        if granted.bit_count() >= self.quorum:
+            self.outcome = Outcome.DONE
+            return True
         return self._weigh()
 
     def count(self, index: int, reply: object, doubtful: bool = False) -> bool:
@@ -224,12 +231,9 @@ class CompareRound(_Round):
     def _weigh(self) -> bool:
         if self.outcome is not None:
             return False
-        done, gone = self.granted.bit_count(), self.against.bit_count()
-        if done >= self.quorum:
-            self.outcome = Outcome.DONE
-            return True
-        if not gone and not self.absent:
+        if not self.against and not self.absent:
             return False
+        done, gone = self.granted.bit_count(), self.against.bit_count()
         outstanding, spare = self.outstanding.bit_count(), self.size - self.quorum
         if gone > spare:
             self.outcome = Outcome.GONE

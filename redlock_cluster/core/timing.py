@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from datetime import timedelta
 
-__all__ = ["MAX_TTL_MS", "Interval", "Seconds", "Timing", "seconds"]
+__all__ = ["MAX_TTL_MS", "Interval", "Seconds", "Terms", "Timing", "seconds"]
 
 Seconds = float | timedelta
 
@@ -55,6 +55,19 @@ class Interval:
 
 
 @dataclass(frozen=True, slots=True)
+class Terms:
+    """What a ttl means for a round.
+
+    ttl_ms: milliseconds on the wire; validity: seconds that the lease may be believed, counted from before the first
+    byte; patience: seconds that the round waits for votes
+    """
+
+    ttl_ms: int
+    validity: float
+    patience: float
+
+
+@dataclass(frozen=True, slots=True)
 class Timing:
     """The times of one deployment's rounds.
 
@@ -80,6 +93,10 @@ class Timing:
                 f"a ttl of {ttl:g} s leaves no validity: drift takes {ttl_ms / 1000 - self.validity(ttl_ms):g} s"
             )
         return ttl_ms
+
+    def terms(self, ttl_ms: int) -> Terms:
+        """The terms of a ttl that was checked."""
+        return Terms(ttl_ms, self.validity(ttl_ms), self.patience(ttl_ms))
 
     def validity(self, ttl_ms: int) -> float:
         """Seconds that a lease may be believed, counted from before its round's first byte was sent."""

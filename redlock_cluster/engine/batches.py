@@ -1,15 +1,19 @@
-"""Batches on the wire: the rounds of a window are sent in one turn of the loop, and waited for together."""
+"""Batches on the wire: rounds are sent in chunks, one after the other, and waited for together."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from redlock_cluster.core.batches import windows
+from redlock_cluster.core import batches as plan
+from redlock_cluster.core.batches import chunks
 from redlock_cluster.core.leases import LeaseRecord
 from redlock_cluster.core.names import Resource
+from redlock_cluster.core.timing import Terms
 from redlock_cluster.engine.comparisons import Extension, Release
+from redlock_cluster.engine.connection import Outbox
 from redlock_cluster.engine.rounds import Attempt, Round, Votes
 from redlock_cluster.errors import LockNotAcquired, RedlockError
 
@@ -39,25 +43,50 @@ class _Countdown:
             self.finished.set_result(None)
 
 
-async def _ended(rounds: Sequence[Round[Votes]]) -> None:
-    undecided = [wired for wired in rounds if not wired.decided]
-    if undecided:
-        countdown = _Countdown(undecided[0].group.loop, len(undecided))
-        for wired in undecided:
-            wired.add_waiter(countdown)
-        await countdown.finished
+class _Flow:
+    """Chunks of rounds on their way: what was sent is written at once, and a window of rounds is under way at most."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+        self._under_way: deque[asyncio.Future[None]] = deque()
+
+    def sent(self, rounds: Sequence[Round[Votes]]) -> None:
+        """A chunk has been queued."""
+        self._outbox.flush()
+        undecided = [wired for wired in rounds if not wired.decided]
+        if undecided:
+            countdown = _Countdown(undecided[0].group.loop, len(undecided))
+            for wired in undecided:
+                wired.add_waiter(countdown)
+            self._under_way.append(countdown.finished)
+
+    async def room(self) -> None:
+        """Returns when another chunk may be sent."""
+        await self._wait(plan.WINDOW // plan.CHUNK - 1)
+
+    async def ended(self) -> None:
+        """Returns when everything is decided."""
+        await self._wait(0)
+
+    async def _wait(self, most: int) -> None:
+        while len(self._under_way) > most:
+            await self._under_way[0]
+            self._under_way.popleft()
 
 
 async def acquire_many(
-    wanted: Sequence[tuple[Group, Resource, bytes]], ttl_ms: int
+    outbox: Outbox, wanted: Sequence[tuple[Group, Resource, bytes]], terms: Terms
 ) -> list[LeaseRecord | LockNotAcquired]:
     """One attempt for each (group, resource, key): outcomes in that order. Cancelling it gives everything back."""
     attempts: list[Attempt] = []
+    flow = _Flow(outbox)
     try:
-        for window in windows(wanted):
-            begun = [Attempt(group, resource, key, ttl_ms).begin() for group, resource, key in window]
+        for chunk in chunks(wanted):
+            begun = [Attempt(group, resource, key, terms).begin() for group, resource, key in chunk]
             attempts += begun
-            await _ended(begun)
+            flow.sent(begun)
+            await flow.room()
+        await flow.ended()
     except asyncio.CancelledError:
         for attempt in attempts:
             attempt.abandon()
@@ -65,28 +94,36 @@ async def acquire_many(
     return [attempt.group.outcome(attempt) for attempt in attempts]
 
 
-async def release_many(leases: Sequence[tuple[Group, LeaseRecord]]) -> list[RedlockError | None]:
-    """Releases leases: for each, in order, None or why that can't be said. Cancelling it does not stop it short.
-
-    All windows are sent before the first is waited for: a release that was asked for is not left out.
-    """
-    begun = [group.begin_release(record) for group, record in leases]
-    await _ended([release for release in begun if isinstance(release, Release)])
+async def release_many(outbox: Outbox, leases: Sequence[tuple[Group, LeaseRecord]]) -> list[RedlockError | None]:
+    """Releases leases: for each, in order, None or why that can't be said. Cancelling it does not stop it short."""
+    begun: list[Release | RedlockError] = []
+    flow = _Flow(outbox)
+    try:
+        for chunk in chunks(leases):
+            begun += (sent := [group.begin_release(record) for group, record in chunk])
+            flow.sent([release for release in sent if isinstance(release, Release)])
+            await flow.room()
+        await flow.ended()
+    except asyncio.CancelledError:
+        for group, record in leases[len(begun) :]:
+            group.begin_release(record)
+        raise
     return [
         release.group.released(release, record.resource) if isinstance(release, Release) else release
         for release, (_, record) in zip(begun, leases, strict=True)
     ]
 
 
-async def extend_many(leases: Sequence[tuple[Group, LeaseRecord, int]]) -> list[RedlockError | None]:
+async def extend_many(outbox: Outbox, leases: Sequence[tuple[Group, LeaseRecord, int]]) -> list[RedlockError | None]:
     """Extends leases by their ttls: for each, in order, None or why not."""
-    outcomes: list[RedlockError | None] = []
-    for window in windows(leases):
-        for group, record, _ in window:
+    begun: list[Extension] = []
+    flow = _Flow(outbox)
+    for chunk in chunks(leases):
+        for group, record, _ in chunk:
             await group.extension_ended(record)
-        begun = [Extension(group, record.key, record.token, ttl_ms, record) for group, record, ttl_ms in window]
-        await _ended([extension for extension in begun if extension.begin()])
-        outcomes += [
-            group.extended(extension, record) for extension, (group, record, _) in zip(begun, window, strict=True)
-        ]
-    return outcomes
+        sent = [Extension(group, r.key, r.token, group.timing.terms(ttl_ms), r) for group, r, ttl_ms in chunk]
+        begun += sent
+        flow.sent([extension for extension in sent if extension.begin()])
+        await flow.room()
+    await flow.ended()
+    return [group.extended(extension, record) for extension, (group, record, _) in zip(begun, leases, strict=True)]

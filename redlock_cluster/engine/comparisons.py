@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from redlock_cluster.core.commands import SCRIPTED, Dialect, ErrorReply, evaluate
 from redlock_cluster.core.leases import LeaseRecord, LeaseState
 from redlock_cluster.core.rounds import CompareRound
+from redlock_cluster.core.timing import Terms
 from redlock_cluster.core.votes import Token
-from redlock_cluster.engine.connection import MAX_UNANSWERED, Connection
+from redlock_cluster.engine.connection import Connection
 from redlock_cluster.engine.debts import Debt
 from redlock_cluster.engine.link import Link
 from redlock_cluster.engine.rounds import Round
@@ -56,22 +57,27 @@ class _Comparison(Round[CompareRound]):
 
     def _ask(self, mask: int) -> None:
         """Sends the command to the servers in the mask, all in this turn of the loop; the others have voted."""
-        dialect: Dialect | None = None
-        command = b""
-        for link in self.lane:
-            if not mask >> link.index & 1:
-                continue
-            connection = link.connection
-            if connection is None or len(connection.pending) >= MAX_UNANSWERED:
-                self._miss(link.index, link.absence())
-                continue
-            spoken = SCRIPTED if self.record is None else connection.dialect
-            if spoken is not dialect:
-                dialect = spoken
-                command = self._command(dialect)
-            connection.send(command, self)
+        lane, apart = self.lane, mask
+        if not lane.usable & ~mask:
+            apart = mask & ~lane.usable
+            for part in lane.parts:
+                part.send(self._command(self._spoken(part.dialect)), self)
+        if apart:
+            for link in lane.links:
+                if apart >> link.index & 1:
+                    self._ask_one(link)
         self._progress()
         self._sent()
+
+    def _ask_one(self, link: Link) -> None:
+        connection = link.connection
+        if connection is None or connection.full:
+            self._miss(link.index, link.absence())
+        else:
+            connection.send(self._command(self._spoken(connection.dialect)), self)
+
+    def _spoken(self, dialect: Dialect) -> Dialect:
+        return SCRIPTED if self.record is None else dialect
 
     def reply(self, connection: Connection, value: object) -> None:
         """Counts a vote; NOSCRIPT is answered with the script in full while it still matters."""
@@ -97,22 +103,21 @@ class Release(_Comparison):
     def begin(self) -> Release:
         """Sends the round. A lease's round asks only where the token may be."""
         record = self.record
-        if record is None:
-            self._ask(-1)
-            return self
-        ask = record.sent & ~record.deleted
-        for index in range(self.group.size):
-            if record.deleted >> index & 1:
-                self.votes.count(index, 1)
-            elif not ask >> index & 1:
-                self.votes.count(index, 0)
+        everyone = (1 << self.group.size) - 1
+        ask = everyone if record is None else record.sent & ~record.deleted
+        if record is not None and ask != everyone:
+            for index in range(self.group.size):
+                if record.deleted >> index & 1:
+                    self.votes.count(index, 1)
+                elif not ask >> index & 1:
+                    self.votes.count(index, 0)
         self._ask(ask)
         return self
 
     def reply(self, connection: Connection, value: object) -> None:
         """Counts a vote; a lease remembers who deleted it."""
         record = self.record
-        if value == 1 and type(value) is int and record is not None:
+        if type(value) is int and value == 1 and record is not None:
             record.deleted |= 1 << connection.index
             if self.votes.grant(connection.index):
                 self._progress()
@@ -140,13 +145,15 @@ class Release(_Comparison):
         if record is not None:
             self._owe(record, index)
         else:
-            self.lane[index].owe(Debt(self.lane[index], self.key, self.token, BARE_TTL_MS, answered=True))
+            link = self.lane.links[index]
+            link.owe(Debt(link, self.key, self.token, BARE_TTL_MS, answered=True))
         return self.votes.miss(index, why)
 
     def _owe(self, record: LeaseRecord, index: int) -> None:
         """From here on a 0 may be the owed release's doing."""
         record.doubtful |= 1 << index
-        self.lane[index].owe(_debt(self.lane[index], record))
+        link = self.lane.links[index]
+        link.owe(_debt(link, record))
 
     def _finish(self) -> None:
         if self.record is not None and self.votes.outcome is not None:
@@ -158,21 +165,21 @@ class Extension(_Comparison):
 
     __slots__ = ("ttl_ms", "valid_until")
 
-    def __init__(self, group: Group, key: bytes, token: Token, ttl_ms: int, record: LeaseRecord | None) -> None:
-        super().__init__(group, key, token, group.timing.patience(ttl_ms), record)
-        self.ttl_ms = ttl_ms
-        self.valid_until = self.started + group.timing.validity(ttl_ms)
+    def __init__(self, group: Group, key: bytes, token: Token, terms: Terms, record: LeaseRecord | None) -> None:
+        super().__init__(group, key, token, terms.patience, record)
+        self.ttl_ms = terms.ttl_ms
+        self.valid_until = self.started + terms.validity
 
     def begin(self) -> bool:
         """Sends the round, if the lease may still be extended."""
         record = self.record
         if record is None:
-            self._ask(-1)
+            self._ask((1 << self.group.size) - 1)
             return True
         if not record.begin_extension(self.started, self.valid_until, self.ttl_ms):
             return False
         self.group.extensions[self.token] = self
-        for link in self.lane:
+        for link in self.lane.links:
             if not record.sent >> link.index & 1:
                 self.votes.count(link.index, 0)
         self._ask(record.sent)
@@ -200,7 +207,7 @@ class Extension(_Comparison):
 def give_back(group: Group, record: LeaseRecord) -> None:
     """Takes a lost lease's token from every server that may hold it, once; nobody waits for the outcome."""
     sent, record.sent = record.sent & ~record.deleted, 0
-    for link in group.lane(record.key):
+    for link in group.lane(record.key).links:
         if sent >> link.index & 1:
             link.release(_debt(link, record))
 

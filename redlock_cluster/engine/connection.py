@@ -9,11 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from hiredis import ProtocolError, PushNotification, Reader, pack_command
 
 from redlock_cluster.core.commands import SCRIPTED, Dialect, ErrorReply
+
+if TYPE_CHECKING:
+    from redlock_cluster.engine.lanes import Lane
 
 __all__ = ["MAX_UNANSWERED", "Connection", "ConnectionFailed", "Outbox", "Sink"]
 
@@ -37,6 +40,13 @@ class Sink(Protocol):
         """The connection broke before the reply: the command may have run, may still run, or never will."""
 
 
+class _Sender(Protocol):
+    """Who has something to write."""
+
+    def flush(self) -> None:
+        """Writes it."""
+
+
 class Outbox:
     """Collects what all connections have to send and writes it at the end of the loop's turn.
 
@@ -48,32 +58,33 @@ class Outbox:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._waiting: list[Connection] = []
+        self._waiting: list[_Sender] = []
         self._rounds, self._alone, self._scheduled = 0, False, False
 
-    def add(self, connection: Connection) -> None:
-        """This connection has something to send."""
+    def add(self, sender: _Sender) -> None:
+        """This one has something to send."""
         if not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._end_turn)
-        self._waiting.append(connection)
+        self._waiting.append(sender)
 
     def end_round(self) -> None:
         """A round's commands have all been queued."""
         self._rounds += 1
         if self._alone and self._rounds == 1:
-            self._flush()
+            self.flush()
 
     def _end_turn(self) -> None:
         self._alone = self._rounds == 1
         self._scheduled, self._rounds = False, 0
         if self._waiting:
-            self._flush()
+            self.flush()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Writes everything now: servers begin with it while more is made."""
         waiting, self._waiting = self._waiting, []
-        for connection in waiting:
-            connection.flush()
+        for sender in waiting:
+            sender.flush()
 
 
 class Connection(asyncio.Protocol):
@@ -81,7 +92,9 @@ class Connection(asyncio.Protocol):
 
     index: the server's place in its group; dialect: what it understands (set by the greeting)
     on_lost: called once when the connection is gone, before those in line hear of it
+    lane: where it serves, None before
     silent: a full server timeout has passed since something was asked, without an answer
+    impaired: it is silent or full, and so left out of rounds
     heard: how many times data has arrived
     """
 
@@ -95,7 +108,9 @@ class Connection(asyncio.Protocol):
         "client_id",
         "dialect",
         "heard",
+        "impaired",
         "index",
+        "lane",
         "pending",
         "reason",
         "silent",
@@ -111,7 +126,8 @@ class Connection(asyncio.Protocol):
         self.pending: deque[Sink] = deque()
         self.dialect: Dialect = SCRIPTED
         self.client_id: int | None = None
-        self.alive = self.silent = False
+        self.lane: Lane | None = None
+        self.alive = self.silent = self.impaired = False
         self.heard = 0
         self.reason = "the server closed the connection"
 
@@ -121,11 +137,33 @@ class Connection(asyncio.Protocol):
         return len(self.pending) >= MAX_UNANSWERED
 
     def send(self, command: bytes, sink: Sink) -> None:
-        """Queues a packed command. Only on a connection that is alive."""
+        """Queues a packed command for this connection alone. Only on one that is alive."""
+        if self.lane is not None:
+            self.lane.hand_over()
         if not self._buffer:
             self._outbox.add(self)
         self._buffer.append(command)
         self.pending.append(sink)
+
+    def queue(self, data: bytes, sinks: list[Sink]) -> None:
+        """Queues packed commands that several connections send."""
+        if not self._buffer:
+            self._outbox.add(self)
+        self._buffer.append(data)
+        self._expect(sinks)
+
+    def write(self, data: bytes, sinks: list[Sink]) -> None:
+        """Writes packed commands that several connections send, after what is queued."""
+        if self._buffer:
+            self._buffer.append(data)
+        elif self.alive and self._transport is not None:
+            self._transport.write(data)
+        self._expect(sinks)
+
+    def _expect(self, sinks: list[Sink]) -> None:
+        self.pending.extend(sinks)
+        if self.full and not self.impaired and self.lane is not None:
+            self.lane.refresh()
 
     def request(self, *words: str | bytes | int) -> asyncio.Future[object]:
         """Queues a command off the hot path; the future holds its reply or raises ConnectionFailed."""
@@ -138,9 +176,10 @@ class Connection(asyncio.Protocol):
 
     def flush(self) -> None:
         """Writes what is queued."""
-        if self.alive and self._transport is not None:
-            self._transport.write(b"".join(self._buffer))
-        self._buffer.clear()
+        if self._buffer:
+            if self.alive and self._transport is not None:
+                self._transport.write(b"".join(self._buffer))
+            self._buffer.clear()
 
     def finish(self) -> None:
         """Ends the connection in good order: what is queued is still sent, replies are no longer awaited."""
@@ -175,7 +214,9 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Called by the loop: hands each whole reply to the next in line."""
         self.heard += 1
-        self.silent = False
+        if self.impaired and self.lane is not None:
+            self.silent = False
+            self.lane.refresh()
         pending, reader = self.pending, self._reader
         reader.feed(data)
         while self.alive:

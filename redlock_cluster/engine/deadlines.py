@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from heapq import heappop, heappush
 from itertools import count
 from typing import Protocol
@@ -34,11 +35,12 @@ class Deadlines:
     as the timer was late and GRACE at least, and expires only when it was due before that wait.
     """
 
-    __slots__ = ("_clock", "_condemned", "_loop", "_number", "_rounds", "_timer", "_timer_at")
+    __slots__ = ("_clock", "_condemned", "_early", "_loop", "_number", "_steady", "_timer", "_timer_at")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, clock: Clock) -> None:
         self._loop, self._clock = loop, clock
-        self._rounds: list[tuple[float, int, Expiring]] = []
+        self._steady: deque[tuple[float, Expiring]] = deque()  # in the order of their deadlines
+        self._early: list[tuple[float, int, Expiring]] = []  # a heap of those due before one that came earlier
         self._number = count()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -46,10 +48,15 @@ class Deadlines:
 
     def add(self, deadline: float, waiting: Expiring) -> None:
         """A round started that waits for votes until the deadline, engine time."""
-        rounds = self._rounds
-        while rounds and not rounds[0][2].outstanding:
-            heappop(rounds)
-        heappush(rounds, (deadline, next(self._number), waiting))
+        steady = self._steady
+        while steady and not steady[0][1].outstanding:
+            steady.popleft()
+        if not steady or deadline >= steady[-1][0]:
+            steady.append((deadline, waiting))
+        else:
+            while self._early and not self._early[0][2].outstanding:
+                heappop(self._early)
+            heappush(self._early, (deadline, next(self._number), waiting))
         if self._timer is None or deadline < self._timer_at:
             self._arm(deadline)
 
@@ -57,29 +64,33 @@ class Deadlines:
         """Expires everything that waits still."""
         if self._timer is not None:
             self._timer.cancel()
-        rounds, self._rounds = self._rounds, []
-        for _, _, waiting in sorted(rounds):
-            if waiting.outstanding:
-                waiting.expire()
+        while (first := self._first()) is not None:
+            first[1].expire()
+
+    def _first(self) -> tuple[float, Expiring] | None:
+        """Takes out the round with the earliest deadline."""
+        if self._early and (not self._steady or self._early[0][0] < self._steady[0][0]):
+            deadline, _, waiting = heappop(self._early)
+            return deadline, waiting
+        return self._steady.popleft() if self._steady else None
 
     def _due(self) -> None:
         self._timer = None
         now = self._clock()
-        rounds = self._rounds
-        while rounds:
-            deadline, _, waiting = rounds[0]
+        while (first := self._first()) is not None:
+            deadline, waiting = first
             if not waiting.outstanding:
-                heappop(rounds)
-            elif deadline > now:
-                self._arm(deadline)
-                return
-            elif deadline > self._condemned:
+                continue
+            if deadline <= now and deadline <= self._condemned:
+                waiting.expire()
+                continue
+            self._steady.appendleft(first)  # the earliest: it waits on
+            if deadline <= now:
                 self._condemned = now
                 self._arm(now + max(now - deadline, GRACE))
-                return
             else:
-                heappop(rounds)
-                waiting.expire()
+                self._arm(deadline)
+            return
 
     def _arm(self, at: float) -> None:
         if self._timer is not None:

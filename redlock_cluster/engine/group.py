@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from binascii import crc32
 from dataclasses import dataclass
 
@@ -15,7 +14,7 @@ from redlock_cluster.core.votes import ServerVote, Token, Verdict
 from redlock_cluster.engine.comparisons import Extension, Release, give_back
 from redlock_cluster.engine.connection import Outbox
 from redlock_cluster.engine.deadlines import Deadlines
-from redlock_cluster.engine.link import Link
+from redlock_cluster.engine.lanes import Lane
 from redlock_cluster.engine.ports import Ports
 from redlock_cluster.engine.rounds import Attempt, Inspection
 from redlock_cluster.engine.server import Server, ServerState, ServerStatus
@@ -45,7 +44,7 @@ class GroupStatus:
 class Group:
     """An odd number of servers; a quorum of them grants a lock.
 
-    lanes: one for each place in the pools, its links in voting order; all commands for one key use one lane
+    lanes: one for each place in the pools; all commands for one key use one lane
     extensions: the rounds under way, by the lease's token: rounds on one lease never overlap
     """
 
@@ -65,12 +64,12 @@ class Group:
         self.size = len(group.servers)
         self.servers = tuple(Server(s, i, options, ports, outbox) for i, s in enumerate(group.servers))
         self.names = tuple(server.name for server in self.servers)
-        self.lanes = tuple(zip(*(server.links for server in self.servers), strict=True))
+        self.lanes = tuple(Lane(links, outbox) for links in zip(*(s.links for s in self.servers), strict=True))
         self.extensions: dict[Token, Extension] = {}
         self._entropy, self._label = ports.entropy, b"@" + owner
 
-    def lane(self, key: bytes) -> tuple[Link, ...]:
-        """The links that carry a key's commands; crc32, so that every process on one machine behaves alike."""
+    def lane(self, key: bytes) -> Lane:
+        """The connections that carry a key's commands; crc32, so that every process on one machine behaves alike."""
         lanes = self.lanes
         return lanes[crc32(key) % len(lanes)]
 
@@ -79,22 +78,6 @@ class Group:
         return Token(self._entropy.token() + self._label)
 
     # --- acquire ---------------------------------------------------------------------------------------------------
-
-    async def attempt(
-        self, resource: Resource, key: bytes, ttl_ms: int, at_most: float = math.inf
-    ) -> LeaseRecord | LockNotAcquired:
-        """One attempt: the lease, or why there is none. Cancelling it gives back what was granted.
-
-        at_most: seconds that it waits for votes, less than the server timeout if the caller has less
-        """
-        attempt = Attempt(self, resource, key, ttl_ms, at_most).begin()
-        try:
-            if not attempt.decided:
-                await attempt.ended()
-        except asyncio.CancelledError:
-            attempt.abandon()
-            raise
-        return self.outcome(attempt)
 
     def outcome(self, attempt: Attempt) -> LeaseRecord | LockNotAcquired:
         """What a decided attempt came to; a lease that ran out meanwhile is given back."""
@@ -123,15 +106,6 @@ class Group:
 
     # --- release ---------------------------------------------------------------------------------------------------
 
-    async def release(self, record: LeaseRecord) -> RedlockError | None:
-        """Releases a lease: None when a quorum deleted it, else why that can't be said."""
-        release = self.begin_release(record)
-        if not isinstance(release, Release):
-            return release
-        if not release.decided:
-            await release.ended()
-        return self.released(release, record.resource)
-
     def begin_release(self, record: LeaseRecord) -> Release | RedlockError:
         """Sends the release of a lease, or says why there is nothing to release."""
         now = self.clock()
@@ -143,12 +117,9 @@ class Group:
             return NotHeld(f"{name!r} was released before", name, self.name)
         return Release(self, record.key, record.token, self.timing.patience(record.ttl_ms), record).begin()
 
-    async def release_token(self, resource: Resource, key: bytes, token: Token) -> RedlockError | None:
-        """Releases by a token string, without a lease at hand."""
-        release = Release(self, key, token, self.timing.server_timeout, None).begin()
-        if not release.decided:
-            await release.ended()
-        return self.released(release, resource)
+    def begin_release_token(self, key: bytes, token: Token) -> Release:
+        """Sends the release of a token string, without a lease at hand."""
+        return Release(self, key, token, self.timing.server_timeout, None).begin()
 
     def released(self, release: Release, resource: Resource) -> RedlockError | None:
         """What a decided release came to: None when a quorum did it, else why that can't be said."""
@@ -165,7 +136,7 @@ class Group:
     async def extend(self, record: LeaseRecord, ttl_ms: int) -> RedlockError | None:
         """Gives a lease a new ttl from now: None when a quorum did so in time, else why not."""
         await self.extension_ended(record)
-        extension = Extension(self, record.key, record.token, ttl_ms, record)
+        extension = Extension(self, record.key, record.token, self.timing.terms(ttl_ms), record)
         if extension.begin() and not extension.decided:
             await extension.ended()
         return self.extended(extension, record)
@@ -191,7 +162,7 @@ class Group:
         self, resource: Resource, key: bytes, token: Token, ttl_ms: int
     ) -> LeaseRecord | RedlockError:
         """Extends by a token string: a lease of its own when a quorum still knows the token."""
-        extension = Extension(self, key, token, ttl_ms, None)
+        extension = Extension(self, key, token, self.timing.terms(ttl_ms), None)
         extension.begin()
         if not extension.decided:
             await extension.ended()

@@ -19,6 +19,7 @@ from redlock_cluster.core.votes import Token
 from redlock_cluster.engine.connection import Connection, ConnectionFailed, Outbox
 from redlock_cluster.engine.debts import Debt
 from redlock_cluster.engine.greeting import Greeting, greet
+from redlock_cluster.engine.lanes import Lane
 from redlock_cluster.engine.ports import Ports
 from redlock_cluster.options import DeploymentOptions, ServerOptions
 
@@ -38,7 +39,7 @@ _TIME = pack_command((b"TIME",))
 class Link:
     """A connection to one server, kept alive.
 
-    connection: None while there is none that may serve; index: the server's place in its group
+    connection: None while there is none that may serve; lane: where it is; index: the server's place in its group
     greeting: what the server told on the newest connection; attempted: set once the first attempt has ended
     error: why there is no connection, "" while there is one; last_error: stays; since: engine time of the last change
     closing: the supervisor closes, so a cancelled connection ends at once
@@ -50,6 +51,7 @@ class Link:
     ) -> None:
         self.index, self.name = index, server.name
         self.connection: Connection | None = None
+        self.lane: Lane | None = None
         self.attempted = asyncio.Event()
         self.greeting: Greeting | None = None
         self.error, self.last_error = "not connected yet", ""
@@ -71,8 +73,14 @@ class Link:
 
     def overdue(self, waited: float) -> None:
         """A vote was waited for in vain: after a full server timeout no round waits for it until it answers again."""
-        if self.connection is not None and waited >= self._options.server_timeout:
+        if self.connection is not None and waited >= self._options.server_timeout and not self.connection.silent:
             self.connection.silent = True
+            self._changed()
+
+    def _changed(self) -> None:
+        """The connection came, went or fell silent."""
+        if self.lane is not None:
+            self.lane.refresh()
 
     def absence(self) -> str:
         """Why this server can't vote now."""
@@ -222,6 +230,8 @@ class Link:
             elif greeting.run_id:
                 del self._unkilled[client_id]  # it died with that run, and the id may be somebody else's now
         self.connection, self.error, self.latency, self.since = connection, "", latency, self.clock()
+        connection.lane = self.lane
+        self._changed()
         self._broken.clear()
         self._settle()
         self.attempted.set()
@@ -230,6 +240,7 @@ class Link:
     def _lost(self, connection: Connection) -> None:
         if self.connection is connection:
             self.connection = None
+            self._changed()
             greeting = self.greeting
             if greeting is not None and greeting.client_id is not None and greeting.run_id:
                 self._unkilled[greeting.client_id] = greeting.run_id

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
+from redlock_cluster.engine.forks import Generation
 from redlock_cluster.options import ServerOptions
 
 __all__ = ["Clock", "Dialer", "Entropy", "Ports", "SocketDialer", "SystemEntropy", "system_clock"]
@@ -36,11 +37,20 @@ class Entropy(Protocol):
 
 
 class SystemEntropy:
-    """The operating system's randomness."""
+    """The operating system's randomness, fetched for 64 tokens at a time; a forked child fetches its own."""
+
+    __slots__ = ("_digits", "_generation", "_place")
+
+    def __init__(self) -> None:
+        self._digits, self._place, self._generation = b"", 0, Generation.number
 
     def token(self) -> bytes:
         """128 bits of `os.urandom`, as 32 hexadecimal digits."""
-        return os.urandom(16).hex().encode()
+        place = self._place
+        if place == len(self._digits) or self._generation != Generation.number:
+            self._digits, place, self._generation = os.urandom(1024).hex().encode(), 0, Generation.number
+        self._place = place + 32
+        return self._digits[place : place + 32]
 
     def fraction(self) -> float:
         """A number in [0, 1) of `random.random`."""

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from hiredis import pack_command
 
-from redlock_cluster.core.commands import Dialect, ErrorReply
+from redlock_cluster.core.commands import ErrorReply
 from redlock_cluster.core.leases import LeaseRecord
 from redlock_cluster.core.names import Resource
 from redlock_cluster.core.rounds import AcquireRound, CompareRound
+from redlock_cluster.core.timing import Terms
 from redlock_cluster.core.votes import Verdict
-from redlock_cluster.engine.connection import MAX_UNANSWERED, Connection
+from redlock_cluster.engine.connection import Connection
 from redlock_cluster.engine.debts import Debt
-from redlock_cluster.engine.link import Link
 
 if TYPE_CHECKING:
     from redlock_cluster.engine.group import Group
@@ -55,7 +55,7 @@ class Round(ABC, Generic[Votes]):
         self.group = group
         self.votes = votes
         self.patience = patience
-        self.lane: tuple[Link, ...] = group.lane(key)
+        self.lane = group.lane(key)
         self.started = group.clock()
         self.decided = False
         self._waiters: list[Waiter] = []
@@ -69,6 +69,9 @@ class Round(ABC, Generic[Votes]):
     def add_waiter(self, waiter: Waiter) -> None:
         """Has somebody told when the round, which is not decided yet, is."""
         self._waiters.append(waiter)
+
+    def abandon(self) -> None:
+        """Nobody wants the outcome any more; the round goes on."""
 
     @property
     def outstanding(self) -> int:
@@ -88,7 +91,7 @@ class Round(ABC, Generic[Votes]):
         """The deadline has passed: who has not voted is ABSENT, and if it had the full time, silent."""
         outstanding = self.outstanding
         progress = False
-        for link in self.lane:
+        for link in self.lane.links:
             if outstanding >> link.index & 1:
                 link.overdue(self.patience)
                 progress |= self.votes.miss(link.index, "no answer in time")
@@ -117,43 +120,39 @@ class Round(ABC, Generic[Votes]):
 class Attempt(Round[AcquireRound]):
     """One attempt to acquire: its token, its votes, and the lease if it wins."""
 
-    __slots__ = ("key", "lease", "resource", "sent", "token", "ttl_ms")
+    __slots__ = ("key", "lease", "resource", "sent", "terms", "token")
 
-    def __init__(self, group: Group, resource: Resource, key: bytes, ttl_ms: int, at_most: float = math.inf) -> None:
-        super().__init__(group, key, AcquireRound(group.size), min(group.timing.patience(ttl_ms), at_most))
-        self.resource, self.key, self.ttl_ms = resource, key, ttl_ms
+    def __init__(self, group: Group, resource: Resource, key: bytes, terms: Terms, at_most: float = math.inf) -> None:
+        super().__init__(group, key, AcquireRound(group.size), terms.patience if terms.patience < at_most else at_most)
+        self.resource, self.key, self.terms = resource, key, terms
         self.token = group.new_token()
         self.lease: LeaseRecord | None = None
         self.sent = 0
 
     def begin(self) -> Attempt:
         """SET to every server that can answer, all in this turn of the loop; to none if they can't make a quorum."""
-        votes, usable = self.votes, []
-        for link in self.lane:
-            connection = link.connection
-            if connection is None or connection.silent or len(connection.pending) >= MAX_UNANSWERED:
-                votes.miss(link.index, link.absence())
-            else:
-                usable.append(connection)
+        lane, votes = self.lane, self.votes
+        for link in lane.unusable:
+            votes.miss(link.index, link.absence())
         if votes.verdict is not None:
             self._decide()
             return self
-        dialect: Dialect | None = None
-        command = b""
-        for connection in usable:
-            if connection.dialect is not dialect:
-                dialect = connection.dialect
-                command = dialect.acquire(self.key, self.token, self.ttl_ms)
-            connection.send(command, self)
-            self.sent |= 1 << connection.index
+        self.sent = lane.usable
+        for part in lane.parts:
+            part.send(part.dialect.acquire(self.key, self.token, self.terms.ttl_ms), self)
         self._sent()
         return self
 
     def reply(self, connection: Connection, value: object) -> None:
         """Counts a vote; once the round is decided, a late grant only adds to `held_on`."""
+        dialect = connection.dialect
+        if value == dialect.granted:
+            if self.votes.grant(connection.index):
+                self._progress()
+            return
         if value is not None and type(value) is not bytes:
             self._odd(connection, value)
-        if self.votes.count(connection.index, value, connection.dialect.names_holder):
+        if self.votes.count(connection.index, value, dialect.names_holder):
             self._progress()
 
     def _odd(self, connection: Connection, value: object) -> None:
@@ -170,8 +169,8 @@ class Attempt(Round[AcquireRound]):
             return
         verdict = self.votes.verdict
         if verdict is Verdict.WON:
-            valid_until = self.started + self.group.timing.validity(self.ttl_ms)
-            self.lease = LeaseRecord(self.resource, self.key, self.token, self.ttl_ms, valid_until, self.sent)
+            valid_until = self.started + self.terms.validity
+            self.lease = LeaseRecord(self.resource, self.key, self.token, self.terms.ttl_ms, valid_until, self.sent)
             self.lease.acquired = self.votes
         else:
             self._give_back()
@@ -189,9 +188,9 @@ class Attempt(Round[AcquireRound]):
         """Releases the token on every server that was sent the SET, once."""
         sent, self.sent = self.sent, 0
         answered = self.votes.answered
-        for link in self.lane:
+        for link in self.lane.links:
             if sent >> link.index & 1:
-                link.release(Debt(link, self.key, self.token, self.ttl_ms, bool(answered >> link.index & 1)))
+                link.release(Debt(link, self.key, self.token, self.terms.ttl_ms, bool(answered >> link.index & 1)))
 
 
 class Inspection(Round[AcquireRound]):
@@ -202,12 +201,10 @@ class Inspection(Round[AcquireRound]):
     def begin(self, key: bytes) -> Inspection:
         """GET to every server that can answer."""
         command = pack_command((b"GET", key))
-        for link in self.lane:
-            connection = link.connection
-            if connection is None or connection.silent or connection.full:
-                self.votes.miss(link.index, link.absence())
-            else:
-                connection.send(command, self)
+        for link in self.lane.unusable:
+            self.votes.miss(link.index, link.absence())
+        for part in self.lane.parts:
+            part.send(command, self)
         self._progress()
         self._sent()
         return self

@@ -17,14 +17,15 @@ from redlock_cluster.core.rounds import Outcome
 from redlock_cluster.core.timing import Seconds
 from redlock_cluster.core.votes import ServerVote, Token
 from redlock_cluster.engine.batches import acquire_many, extend_many, release_many
-from redlock_cluster.engine.comparisons import give_back
+from redlock_cluster.engine.comparisons import Release, give_back
 from redlock_cluster.engine.connection import Outbox
 from redlock_cluster.engine.deadlines import Deadlines
 from redlock_cluster.engine.forks import Generation
 from redlock_cluster.engine.group import Group, GroupStatus
 from redlock_cluster.engine.link import Link
 from redlock_cluster.engine.ports import Ports
-from redlock_cluster.engine.waiting import Wait, Waiting
+from redlock_cluster.engine.rounds import Attempt
+from redlock_cluster.engine.waiting import Limits, Wait, Waiting
 from redlock_cluster.errors import ClosedError, LockNotAcquired, NotHeld, QuorumUnavailable, RedlockError
 from redlock_cluster.options import DeploymentOptions
 
@@ -67,14 +68,16 @@ class Engine:
         self.loop = asyncio.get_running_loop()
         self.name, self._options = name, options
         ports = ports or Ports()
-        outbox, deadlines = Outbox(self.loop), Deadlines(self.loop, ports.clock)
+        self._outbox, deadlines = Outbox(self.loop), Deadlines(self.loop, ports.clock)
         owner = (options.owner or f"{socket.gethostname()}:{os.getpid()}").encode()
-        self._groups = {g.name: Group(g, options, ports, outbox, deadlines, owner) for g in options.groups}
+        self._groups = {g.name: Group(g, options, ports, self._outbox, deadlines, owner) for g in options.groups}
         self._ring = ring
         self._only = next(iter(self._groups.values())) if len(self._groups) == 1 else None
         self._prefix = options.key_prefix.encode()
         self.clock, self._deadlines = ports.clock, deadlines
         self._timing = next(iter(self._groups.values())).timing
+        self._asked: Seconds = 1.0
+        self._terms = self._timing.terms(1000)
         self._waiting = Waiting(options, ports)
         self._links: list[Link] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -94,7 +97,7 @@ class Engine:
         for group in self._groups.values():
             if not group.status().available:
                 down = ", ".join(
-                    f"{link.name}: {link.error}" for lane in group.lanes[:1] for link in lane if link.error
+                    f"{link.name}: {link.error}" for lane in group.lanes[:1] for link in lane.links if link.error
                 )
                 _log.warning("group %s has no quorum of servers (%s); reconnecting", group.name, down)
 
@@ -144,22 +147,47 @@ class Engine:
         data = resource_bytes(resource)
         return self._only or self._groups[self._ring.route(data)], self._prefix + data
 
-    def acquire(
-        self, resource: Resource, ttl: Seconds, wait: Wait
-    ) -> Coroutine[object, object, LeaseRecord | LockNotAcquired]:
-        """Acquires an exclusive lease, or says why not."""
-        ttl_ms = self._timing.ttl_ms(ttl)
+    def begin_acquire(self, resource: Resource, ttl: Seconds, wait: Wait) -> tuple[Attempt, Limits]:
+        """Sends the first attempt to acquire; `acquired` is to hear of its end."""
+        if ttl is not self._asked:  # mostly it is the very object that was checked last
+            self._terms, self._asked = self._timing.terms(self._timing.ttl_ms(ttl)), ttl
         group, key = self.route(resource)
-        return self._waiting.acquire(group, resource, key, ttl_ms, wait)
+        return self._waiting.begin(group, resource, key, self._terms, wait)
 
-    async def release(self, resource: Resource, lease: LeaseRecord | Token) -> RedlockError | None:
-        """Releases by lease or token: None when a quorum deleted it, else why that can't be said."""
+    async def acquire(self, resource: Resource, ttl: Seconds, wait: Wait) -> LeaseRecord | LockNotAcquired:
+        """Acquires an exclusive lease, or says why not."""
+        return await self._waiting.outcome(*self.begin_acquire(resource, ttl, wait))
+
+    def acquired(
+        self, attempt: Attempt, limits: Limits
+    ) -> LeaseRecord | LockNotAcquired | Coroutine[object, object, LeaseRecord | LockNotAcquired]:
+        """What a decided first attempt came to, or the coroutine that tries again."""
+        outcome = attempt.group.outcome(attempt)
+        if isinstance(outcome, LeaseRecord) or limits[0] == 1:
+            return outcome
+        return self._waiting.again(attempt, limits, outcome)
+
+    def begin_release(self, resource: Resource, lease: LeaseRecord | Token) -> Release | RedlockError:
+        """Sends the release of a lease or token, or says why there is nothing to release."""
         if self.forked:
             return NotHeld(_PARENT)
         group, key = self.route(resource)
         if isinstance(lease, LeaseRecord):
-            return await group.release(_same(lease, key))
-        return await group.release_token(resource, key, lease)
+            return group.begin_release(_same(lease, key))
+        return group.begin_release_token(key, lease)
+
+    def released(self, release: Release, resource: Resource) -> RedlockError | None:
+        """What a decided release came to: None when a quorum deleted it, else why that can't be said."""
+        return release.group.released(release, resource)
+
+    async def release(self, resource: Resource, lease: LeaseRecord | Token) -> RedlockError | None:
+        """Releases by lease or token: None when a quorum deleted it, else why that can't be said."""
+        release = self.begin_release(resource, lease)
+        if not isinstance(release, Release):
+            return release
+        if not release.decided:
+            await release.ended()
+        return self.released(release, resource)
 
     async def extend(self, resource: Resource, lease: LeaseRecord | Token, ttl: Seconds) -> LeaseRecord | RedlockError:
         """Extends by lease or token: the lease when a quorum extended it in time, else why not."""
@@ -173,21 +201,23 @@ class Engine:
 
     async def acquire_many(self, resources: Sequence[Resource], ttl: Seconds) -> list[LeaseRecord | LockNotAcquired]:
         """One attempt for each resource: the outcomes in the order given. Raises ValueError for duplicates."""
-        ttl_ms = self._timing.ttl_ms(ttl)
-        distinct(resources)
+        terms = self._timing.terms(self._timing.ttl_ms(ttl))
         routed = [(resource, *self.route(resource)) for resource in resources]
-        return await acquire_many([(group, resource, key) for resource, group, key in routed], ttl_ms)
+        distinct((key, resource) for resource, _, key in routed)
+        return await acquire_many(self._outbox, [(group, resource, key) for resource, group, key in routed], terms)
 
     async def release_many(self, records: Sequence[LeaseRecord]) -> list[RedlockError | None]:
         """Releases leases of this engine, in order. Raises ValueError for duplicates."""
-        distinct([record.resource for record in records])
-        return await release_many([(self.route(record.resource)[0], record) for record in records])
+        return await release_many(self._outbox, self._routed(records))
 
     async def extend_many(self, records: Sequence[LeaseRecord], ttl: Seconds | None) -> list[RedlockError | None]:
         """Extends leases of this engine, in order; by the ttl that each has if none is given."""
         ttl_ms = None if ttl is None else self._timing.ttl_ms(ttl)
-        distinct([record.resource for record in records])
-        return await extend_many([(self.route(r.resource)[0], r, ttl_ms or r.ttl_ms) for r in records])
+        return await extend_many(self._outbox, [(group, r, ttl_ms or r.ttl_ms) for group, r in self._routed(records)])
+
+    def _routed(self, records: Sequence[LeaseRecord]) -> list[tuple[Group, LeaseRecord]]:
+        distinct((record.key, record.resource) for record in records)
+        return [(self.route(record.resource)[0], record) for record in records]
 
     def abandon(self, record: LeaseRecord) -> None:
         """Gives a lease back without waiting to hear of it."""

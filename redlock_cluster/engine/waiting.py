@@ -12,13 +12,14 @@ from typing import Literal
 
 from redlock_cluster.core.leases import LeaseRecord
 from redlock_cluster.core.names import Resource
-from redlock_cluster.core.timing import Interval, Seconds, seconds
+from redlock_cluster.core.timing import Interval, Seconds, Terms, seconds
 from redlock_cluster.engine.group import Group
 from redlock_cluster.engine.ports import Ports
+from redlock_cluster.engine.rounds import Attempt
 from redlock_cluster.errors import ClosedError, LockNotAcquired
 from redlock_cluster.options import DeploymentOptions
 
-__all__ = ["RETRY", "Policy", "Wait", "Waiting", "longest", "wait_seconds"]
+__all__ = ["RETRY", "Limits", "Policy", "Wait", "Waiting", "longest", "wait_seconds"]
 
 
 class Policy(enum.Enum):
@@ -35,38 +36,65 @@ Wait = Seconds | None | Literal[Policy.RETRY]
 """How long to wait for a lock: RETRY (the options' policy), 0 (one attempt), seconds, or None (for ever)."""
 
 
+Limits = tuple[float, float]
+"""Number of attempts, and the engine time after which none begins."""
+
+_ONCE: Limits = (1, math.inf)
+
+
 class Waiting:
     """The retry intervals of one deployment, and what waiting by them comes to.
 
     closing: set when the supervisor closes, which ends every wait
     """
 
-    __slots__ = ("_attempts", "_clock", "_entropy", "_interval", "closing")
+    __slots__ = ("_clock", "_entropy", "_interval", "_policy", "closing")
 
     def __init__(self, options: DeploymentOptions, ports: Ports) -> None:
         self.closing = asyncio.Event()
         self._clock, self._entropy = ports.clock, ports.entropy
-        self._attempts = options.max_retry + 1
+        self._policy: Limits = (options.max_retry + 1, math.inf)
         self._interval = Interval(options.retry_interval_base, options.retry_interval_max)
 
-    async def acquire(
-        self, group: Group, resource: Resource, key: bytes, ttl_ms: int, wait: Wait
-    ) -> LeaseRecord | LockNotAcquired:
-        """Attempts until one wins or the policy is used up: the lease, or why the last attempt failed.
+    def begin(self, group: Group, resource: Resource, key: bytes, terms: Terms, wait: Wait) -> tuple[Attempt, Limits]:
+        """Sends the first attempt; `outcome` waits for it and makes those that follow."""
+        limits = self._policy if wait is RETRY else self._limits(wait)
+        return Attempt(group, resource, key, terms, self._longest_round(limits)).begin(), limits
 
-        With a deadline the last attempt is made when it is reached.
+    async def outcome(self, attempt: Attempt, limits: Limits) -> LeaseRecord | LockNotAcquired:
+        """Attempts until one wins or the limits are reached: the lease, or why the last attempt failed.
+
+        With a deadline the last attempt is made when it is reached. Cancelling it gives back what was granted.
         """
-        attempts, deadline = self._limits(wait)
-        outcome = await group.attempt(resource, key, ttl_ms, self._longest_round(deadline))
-        made = 1
+        await self._decided(attempt)
+        outcome = attempt.group.outcome(attempt)
+        return outcome if isinstance(outcome, LeaseRecord) else await self.again(attempt, limits, outcome)
+
+    async def again(
+        self, attempt: Attempt, limits: Limits, outcome: LeaseRecord | LockNotAcquired
+    ) -> LeaseRecord | LockNotAcquired:
+        """What `outcome` does after the first attempt was refused."""
+        made, (attempts, deadline), group = 1, limits, attempt.group
         while made < attempts and not isinstance(outcome, LeaseRecord) and (left := deadline - self._clock()) > 0:
             await self._pause(min(left, self._interval.after(made - 1, self._entropy.fraction())))
-            outcome = await group.attempt(resource, key, ttl_ms, self._longest_round(deadline))
+            attempt = Attempt(group, attempt.resource, attempt.key, attempt.terms, self._longest_round(limits)).begin()
+            await self._decided(attempt)
+            outcome = group.outcome(attempt)
             made += 1
         return outcome
 
-    def _longest_round(self, deadline: float) -> float:
+    @staticmethod
+    async def _decided(attempt: Attempt) -> None:
+        if not attempt.decided:
+            try:
+                await attempt.ended()
+            except asyncio.CancelledError:
+                attempt.abandon()
+                raise
+
+    def _longest_round(self, limits: Limits) -> float:
         """Seconds that an attempt may take: it outlives the deadline by half a second at most."""
+        deadline = limits[1]
         return math.inf if deadline == math.inf else max(0.0, deadline - self._clock()) + _OVERTIME
 
     async def _pause(self, duration: float) -> None:
@@ -77,14 +105,11 @@ class Waiting:
             return
         raise ClosedError("the supervisor was closed while this call waited")
 
-    def _limits(self, wait: Wait) -> tuple[float, float]:
-        """Number of attempts, and the engine time after which none begins."""
-        if wait is RETRY:
-            return self._attempts, math.inf
+    def _limits(self, wait: Seconds | None) -> Limits:
         if wait is None:
             return math.inf, math.inf
         patience = wait_seconds(wait)
-        return (1, math.inf) if patience == 0 else (math.inf, self._clock() + patience)
+        return _ONCE if patience == 0 else (math.inf, self._clock() + patience)
 
 
 def longest(options: DeploymentOptions, wait: Wait) -> float:

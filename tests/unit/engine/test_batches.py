@@ -41,6 +41,7 @@ async def test_a_batch_leaves_in_one_write_for_each_server_and_answers_in_order(
 
 
 async def test_windows_follow_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "CHUNK", 1)
     monkeypatch.setattr(batches, "WINDOW", 2)
     async with Group(1) as group:
         task = asyncio.create_task(group.supervisor.lock_many(["a", "b", "c"], 10))
@@ -54,6 +55,7 @@ async def test_windows_follow_each_other(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 async def test_a_cancelled_batch_gives_everything_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "CHUNK", 1)
     monkeypatch.setattr(batches, "WINDOW", 2)
     async with Group(3) as group:
         task = asyncio.create_task(group.supervisor.lock_many(["a", "b", "c", "d"], 10))
