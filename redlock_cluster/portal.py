@@ -19,8 +19,9 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Coroutine
-from typing import Generic, TypeVar, cast
+from typing import TypeVar, cast
 
+from redlock_cluster.calls import Call, Making
 from redlock_cluster.errors import ClosedError
 
 __all__ = ["CLOSING", "Portal", "PortalStuck", "inherit", "portal", "process_lock"]
@@ -39,62 +40,12 @@ class PortalStuck(Exception):
     """The loop thread did not answer in time."""
 
 
-class _Call(Generic[T]):
-    """One call on its way: waits in the queue, runs as a task, ends with a result or an exception.
-
-    undo: takes back a result that its caller will not receive
-    kept: it runs to its end even if its caller has gone, as a release must
-    """
-
-    __slots__ = ("_make", "_task", "_undo", "abandoned", "ended", "error", "kept", "ready", "result")
-
-    def __init__(
-        self, make: Callable[[], Coroutine[object, object, T]], undo: Callable[[T], object] | None, kept: bool
-    ) -> None:
-        self._make, self._undo, self.kept = make, undo, kept
-        self.ready = _thread.allocate_lock()
-        self.ready.acquire()
-        self._task: asyncio.Task[None] | None = None
-        self.abandoned = self.ended = False
-        self.result: T | None = None
-        self.error: BaseException | None = None
-
-    def begin(self, loop: asyncio.AbstractEventLoop) -> None:
-        """In the loop: starts the task, once, unless the caller has gone."""
-        if self._task is None and (self.kept or not self.abandoned):
-            self._task = loop.create_task(self._run())
-
-    async def _run(self) -> None:
-        try:
-            self.result = await self._make()
-        except BaseException as error:  # noqa: BLE001  it is the caller's, whatever it is
-            self.error = error
-        self.ended = True
-        if self.abandoned:
-            self._take_back()
-        self.ready.release()
-
-    def cancel(self, loop: asyncio.AbstractEventLoop) -> None:
-        """In the loop: the caller has gone."""
-        if self.kept:
-            self.begin(loop)
-        elif self.ended:
-            self._take_back()
-        elif self._task is not None:
-            self._task.cancel()
-
-    def _take_back(self) -> None:
-        undo, self._undo = self._undo, None
-        if undo is not None and self.error is None:
-            undo(cast("T", self.result))
-
-
 class Portal:
     """The loop thread of this process. Made by `portal()`."""
 
     def __init__(self) -> None:
         self.loop = _new_loop()
-        self._calls: deque[_Call[object]] = deque()
+        self._calls: deque[Call[object]] = deque()
         self._woken = False
         self._running, self._ended = _thread.allocate_lock(), _thread.allocate_lock()
         self._running.acquire()
@@ -118,14 +69,14 @@ class Portal:
 
     def call(
         self,
-        make: Callable[[], Coroutine[object, object, T]],
+        make: Callable[[], Making[T]],
         budget: float = float("inf"),
         undo: Callable[[T], object] | None = None,
         kept: bool = False,
     ) -> T:
-        """Runs a coroutine in the loop and returns its result or raises its exception.
+        """Runs something in the loop and returns its result or raises its exception.
 
-        make: makes the coroutine, in the loop; budget: seconds it takes at most
+        make: starts it, in the loop; budget: seconds it takes at most
         undo: called in the loop with the result when the caller was interrupted and will not receive it
         kept: a caller that is interrupted does not end the call
 
@@ -137,9 +88,9 @@ class Portal:
             raise PortalStuck("the lock library's thread does not run (under uWSGI set enable-threads)")
         if self._thread == _thread.get_ident():
             raise RuntimeError("a synchronous lock call inside the lock library's own thread would wait for itself")
-        call = _Call(make, undo, kept)
+        call = Call(make, undo, kept)
         try:
-            self._calls.append(cast("_Call[object]", call))
+            self._calls.append(cast("Call[object]", call))
             if not self._woken:
                 self._woken = True
                 self.loop.call_soon_threadsafe(self._drain)
@@ -171,7 +122,7 @@ class Portal:
             return True
         return False
 
-    def _abandon(self, call: _Call[T]) -> None:
+    def _abandon(self, call: Call[T]) -> None:
         call.abandoned = True
         self.later(self._cancel, call)
 
@@ -180,7 +131,7 @@ class Portal:
         if not self.loop.is_closed():
             self.loop.call_soon_threadsafe(do, *arguments)
 
-    def _cancel(self, call: _Call[T]) -> None:
+    def _cancel(self, call: Call[T]) -> None:
         self._drain()  # the interrupt may have come before the loop was woken
         call.cancel(self.loop)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from typing import Self, TypeVar
 
+from redlock_cluster.calls import Begun, Making, acquiring, finished, releasing
 from redlock_cluster.core.batches import WINDOW
 from redlock_cluster.core.leases import LeaseRecord
 from redlock_cluster.core.names import Resource
@@ -15,7 +16,7 @@ from redlock_cluster.core.timing import Seconds
 from redlock_cluster.engine.cluster import Cluster, Source
 from redlock_cluster.engine.supervisor import Engine, Status
 from redlock_cluster.engine.waiting import RETRY, Wait, longest
-from redlock_cluster.errors import ClosedError, NotHeld, QuorumUnavailable, RedlockError
+from redlock_cluster.errors import ClosedError, LockNotAcquired, NotHeld, QuorumUnavailable, RedlockError
 from redlock_cluster.home import Home
 from redlock_cluster.leases import Lease, known, records
 from redlock_cluster.mutexes import Mutex
@@ -101,9 +102,8 @@ class Supervisor:
         servers did not vote; the last attempt decides which. Raises ValueError or TypeError for misuse, ClosedError.
         """
 
-        async def lock(engine: Engine) -> Ok[Lease] | Refused:
-            outcome = await engine.acquire(resource, ttl, wait)
-            return Ok(Lease(self, engine, outcome)) if isinstance(outcome, LeaseRecord) else refused(outcome)
+        def lock(engine: Engine) -> Begun[Ok[Lease] | Refused]:
+            return acquiring(engine, resource, ttl, wait, lambda outcome: _result(self, engine, outcome))
 
         try:
             return self._call(lock, longest(self._timing, wait), _give_up)
@@ -117,9 +117,8 @@ class Supervisor:
         answered to know. Raises ValueError for a lease on another resource.
         """
 
-        async def unlock(engine: Engine) -> Ok[None] | Lost:
-            error = await engine.release(resource, known(engine, lease))
-            return Ok(None) if error is None else lost(error)
+        def unlock(engine: Engine) -> Begun[Ok[None] | Lost]:
+            return releasing(engine, resource, known(engine, lease), _released)
 
         over = False
         try:
@@ -187,8 +186,7 @@ class Supervisor:
         wanted = list(resources)
 
         async def lock_many(engine: Engine) -> list[Ok[Lease] | Refused]:
-            outcomes = await engine.acquire_many(wanted, ttl)
-            return [Ok(Lease(self, engine, o)) if isinstance(o, LeaseRecord) else refused(o) for o in outcomes]
+            return [_result(self, engine, outcome) for outcome in await engine.acquire_many(wanted, ttl)]
 
         return self._call(lock_many, self._patience_for(wanted), lambda results: [*map(_give_up, results)])
 
@@ -241,16 +239,13 @@ class Supervisor:
     def _acquire(self, resource: Resource, ttl: Seconds, wait: Wait) -> Lease:
         """For handles: the lease, or the exception."""
 
-        async def acquire(engine: Engine) -> Lease:
-            outcome = await engine.acquire(resource, ttl, wait)
-            if isinstance(outcome, RedlockError):
-                raise outcome
-            return Lease(self, engine, outcome)
+        def acquire(engine: Engine) -> Begun[Lease]:
+            return acquiring(engine, resource, ttl, wait, lambda outcome: _lease(self, engine, outcome))
 
         return self._call(acquire, longest(self._timing, wait), _abandon)
 
     def _finish(
-        self, lease: Lease | str, make: Callable[[Engine], Coroutine[object, object, Ok[T] | Lost]], kept: bool = False
+        self, lease: Lease | str, make: Callable[[Engine], Making[Ok[T] | Lost]], kept: bool = False
     ) -> Ok[T] | Lost:
         """For a lease or token: the call, unless the lease belongs to the process this one was forked from."""
         if isinstance(lease, Lease) and lease._engine.forked:
@@ -274,21 +269,39 @@ class Supervisor:
 
     def _call(
         self,
-        make: Callable[[Engine], Coroutine[object, object, T]],
+        make: Callable[[Engine], Making[T]],
         budget: float,
         undo: Callable[[T], object] | None = None,
         kept: bool = False,
     ) -> T:
-        """Runs a coroutine on the engine in the portal. Raises QuorumUnavailable when the portal's thread is stuck."""
+        """Runs something on the engine in the portal. Raises QuorumUnavailable when the portal's thread is stuck."""
         (here, cluster), name = self._home.enter(), self._name
 
-        async def call() -> T:
-            return await make(cluster.ready(name) or await cluster.engine(name))
+        def call() -> Making[T]:
+            engine = cluster.ready(name)
+            return first() if engine is None else make(engine)
+
+        async def first() -> T:
+            return await finished(make(await cluster.engine(name)))
 
         try:
             return here.call(call, budget + self._patience(cluster), undo, kept)
         except PortalStuck as stuck:
             raise QuorumUnavailable(str(stuck)) from None
+
+
+def _lease(supervisor: Supervisor, engine: Engine, outcome: LeaseRecord | LockNotAcquired) -> Lease:
+    if isinstance(outcome, LockNotAcquired):
+        raise outcome
+    return Lease(supervisor, engine, outcome)
+
+
+def _result(supervisor: Supervisor, engine: Engine, outcome: LeaseRecord | LockNotAcquired) -> Ok[Lease] | Refused:
+    return refused(outcome) if isinstance(outcome, LockNotAcquired) else Ok(Lease(supervisor, engine, outcome))
+
+
+def _released(error: RedlockError | None) -> Ok[None] | Lost:
+    return Ok(None) if error is None else lost(error)
 
 
 def _give_up(outcome: Ok[Lease] | Refused) -> None:
