@@ -15,7 +15,7 @@ from redlock_cluster.engine.cluster import Cluster, Source
 from redlock_cluster.engine.supervisor import Status
 from redlock_cluster.engine.waiting import RETRY, Wait
 from redlock_cluster.errors import ClosedError, RedlockError
-from redlock_cluster.leases import AsyncLease, known, records
+from redlock_cluster.leases import AsyncLease, known, records, unlocked
 from redlock_cluster.mutexes import AsyncMutex
 from redlock_cluster.results import Lost, Ok, Refused, lost, refused
 
@@ -99,8 +99,7 @@ class AsyncSupervisor:
         answered to know. Raises ValueError for a lease on another resource.
         """
         engine = self._cluster.ready(self._name) or await self._cluster.engine(self._name)
-        error = await engine.release(resource, known(engine, lease))
-        return Ok(None) if error is None else lost(error)
+        return unlocked(await engine.release(resource, known(engine, lease)))
 
     async def extend(self, resource: Resource, lease: AsyncLease | str, ttl: Seconds) -> Ok[AsyncLease] | Lost:
         """Gives a lock a new ttl (seconds from now) by its lease, or by its token alone.
@@ -174,8 +173,7 @@ class AsyncSupervisor:
     async def unlock_many(self, leases: Iterable[AsyncLease]) -> list[Ok[None] | Lost]:
         """Releases leases of this supervisor, all together: the results in the order given. As `unlock`."""
         engine = await self._cluster.engine(self._name)
-        outcomes = await engine.release_many(records(engine, leases))
-        return [Ok(None) if error is None else lost(error) for error in outcomes]
+        return [unlocked(error) for error in await engine.release_many(records(engine, leases))]
 
     async def is_locked(self, resource: Resource) -> bool:
         """Whether anybody holds the resource, on a quorum of servers. Raises QuorumUnavailable if too few answer."""

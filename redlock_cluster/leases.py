@@ -10,13 +10,24 @@ from redlock_cluster.core.names import resource_text
 from redlock_cluster.core.timing import Seconds
 from redlock_cluster.core.votes import ServerVote, Token, Vote
 from redlock_cluster.engine.supervisor import Engine
-from redlock_cluster.errors import RedlockError
-from redlock_cluster.results import raise_refusal
+from redlock_cluster.errors import LockNotAcquired, RedlockError
+from redlock_cluster.results import Lost, Ok, Refused, lost, raise_refusal, refused
 
 if TYPE_CHECKING:
     from redlock_cluster.sync import Supervisor
 
-__all__ = ["AsyncLease", "HeldLease", "Lease", "known", "records"]
+__all__ = [
+    "AsyncLease",
+    "HeldLease",
+    "Lease",
+    "abandon",
+    "give_up",
+    "granted",
+    "known",
+    "locked",
+    "records",
+    "unlocked",
+]
 
 
 class HeldLease:
@@ -151,3 +162,31 @@ def known(engine: Engine, lease: HeldLease | str) -> LeaseRecord | Token:
     if isinstance(lease, str):
         return Token(lease.encode())
     raise TypeError(f"a lease or its token, a str, not {type(lease).__name__}")
+
+
+def granted(supervisor: Supervisor, engine: Engine, outcome: LeaseRecord | LockNotAcquired) -> Lease:
+    """The lease that an acquisition came to. Raises why there is none."""
+    if isinstance(outcome, LockNotAcquired):
+        raise outcome
+    return Lease(supervisor, engine, outcome)
+
+
+def locked(supervisor: Supervisor, engine: Engine, outcome: LeaseRecord | LockNotAcquired) -> Ok[Lease] | Refused:
+    """The result that tells what an acquisition came to."""
+    return refused(outcome) if isinstance(outcome, LockNotAcquired) else Ok(Lease(supervisor, engine, outcome))
+
+
+def unlocked(error: RedlockError | None) -> Ok[None] | Lost:
+    """The result that tells what a release came to."""
+    return Ok(None) if error is None else lost(error)
+
+
+def abandon(lease: HeldLease) -> None:
+    """In the engine's loop: gives a lease back that nobody holds any more."""
+    lease._engine.abandon(lease._record)
+
+
+def give_up(outcome: Ok[Lease] | Refused) -> None:
+    """In the engine's loop: gives back what a result holds that nobody receives."""
+    if isinstance(outcome, Ok):
+        abandon(outcome.value)

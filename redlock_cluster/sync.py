@@ -10,15 +10,14 @@ from typing import Self, TypeVar
 
 from redlock_cluster.calls import Begun, Making, acquiring, finished, releasing
 from redlock_cluster.core.batches import WINDOW
-from redlock_cluster.core.leases import LeaseRecord
 from redlock_cluster.core.names import Resource
 from redlock_cluster.core.timing import Seconds
 from redlock_cluster.engine.cluster import Cluster, Source
 from redlock_cluster.engine.supervisor import Engine, Status
 from redlock_cluster.engine.waiting import RETRY, Wait, longest
-from redlock_cluster.errors import ClosedError, LockNotAcquired, NotHeld, QuorumUnavailable, RedlockError
+from redlock_cluster.errors import ClosedError, NotHeld, QuorumUnavailable, RedlockError
 from redlock_cluster.home import Home
-from redlock_cluster.leases import Lease, known, records
+from redlock_cluster.leases import Lease, abandon, give_up, granted, known, locked, records, unlocked
 from redlock_cluster.mutexes import Mutex
 from redlock_cluster.options import DeploymentOptions
 from redlock_cluster.options.file import load_options
@@ -103,10 +102,10 @@ class Supervisor:
         """
 
         def lock(engine: Engine) -> Begun[Ok[Lease] | Refused]:
-            return acquiring(engine, resource, ttl, wait, lambda outcome: _result(self, engine, outcome))
+            return acquiring(engine, resource, ttl, wait, lambda outcome: locked(self, engine, outcome))
 
         try:
-            return self._call(lock, longest(self._timing, wait), _give_up)
+            return self._call(lock, longest(self._timing, wait), give_up)
         except QuorumUnavailable as error:
             return refused(error)
 
@@ -118,7 +117,7 @@ class Supervisor:
         """
 
         def unlock(engine: Engine) -> Begun[Ok[None] | Lost]:
-            return releasing(engine, resource, known(engine, lease), _released)
+            return releasing(engine, resource, known(engine, lease), unlocked)
 
         over = False
         try:
@@ -186,9 +185,9 @@ class Supervisor:
         wanted = list(resources)
 
         async def lock_many(engine: Engine) -> list[Ok[Lease] | Refused]:
-            return [_result(self, engine, outcome) for outcome in await engine.acquire_many(wanted, ttl)]
+            return [locked(self, engine, outcome) for outcome in await engine.acquire_many(wanted, ttl)]
 
-        return self._call(lock_many, self._patience_for(wanted), lambda results: [*map(_give_up, results)])
+        return self._call(lock_many, self._patience_for(wanted), lambda results: [*map(give_up, results)])
 
     def extend_many(self, leases: Iterable[Lease], ttl: Seconds | None = None) -> list[Ok[Lease] | Lost]:
         """Gives leases of this supervisor a new ttl, all together; left out, each the one it has. As `extend`."""
@@ -209,8 +208,7 @@ class Supervisor:
             return [lost(NotHeld(_PARENTS)) for _ in held]
 
         async def unlock_many(engine: Engine) -> list[Ok[None] | Lost]:
-            outcomes = await engine.release_many(records(engine, held))
-            return [Ok(None) if error is None else lost(error) for error in outcomes]
+            return [unlocked(error) for error in await engine.release_many(records(engine, held))]
 
         return self._call(unlock_many, self._patience_for(held), kept=True)
 
@@ -234,15 +232,15 @@ class Supervisor:
 
     def let_go(self, lease: Lease) -> None:
         """Releases without waiting to hear of it; nothing happens to a lease that is over."""
-        self._home.later(_abandon, lease)
+        self._home.later(abandon, lease)
 
     def _acquire(self, resource: Resource, ttl: Seconds, wait: Wait) -> Lease:
         """For handles: the lease, or the exception."""
 
         def acquire(engine: Engine) -> Begun[Lease]:
-            return acquiring(engine, resource, ttl, wait, lambda outcome: _lease(self, engine, outcome))
+            return acquiring(engine, resource, ttl, wait, lambda outcome: granted(self, engine, outcome))
 
-        return self._call(acquire, longest(self._timing, wait), _abandon)
+        return self._call(acquire, longest(self._timing, wait), abandon)
 
     def _finish(
         self, lease: Lease | str, make: Callable[[Engine], Making[Ok[T] | Lost]], kept: bool = False
@@ -288,26 +286,3 @@ class Supervisor:
             return here.call(call, budget + self._patience(cluster), undo, kept)
         except PortalStuck as stuck:
             raise QuorumUnavailable(str(stuck)) from None
-
-
-def _lease(supervisor: Supervisor, engine: Engine, outcome: LeaseRecord | LockNotAcquired) -> Lease:
-    if isinstance(outcome, LockNotAcquired):
-        raise outcome
-    return Lease(supervisor, engine, outcome)
-
-
-def _result(supervisor: Supervisor, engine: Engine, outcome: LeaseRecord | LockNotAcquired) -> Ok[Lease] | Refused:
-    return refused(outcome) if isinstance(outcome, LockNotAcquired) else Ok(Lease(supervisor, engine, outcome))
-
-
-def _released(error: RedlockError | None) -> Ok[None] | Lost:
-    return Ok(None) if error is None else lost(error)
-
-
-def _give_up(outcome: Ok[Lease] | Refused) -> None:
-    if isinstance(outcome, Ok):
-        _abandon(outcome.value)
-
-
-def _abandon(lease: Lease) -> None:
-    lease._engine.abandon(lease._record)

@@ -40,18 +40,19 @@ def quorum_of(size: int) -> int:
 class _Round(ABC):
     """Votes of n servers as bit masks: bit i is the i-th server in the group's order."""
 
-    __slots__ = ("absent", "against", "details", "granted", "quorum", "size")
+    __slots__ = ("absent", "against", "details", "everyone", "granted", "quorum", "size")
 
     def __init__(self, size: int) -> None:
         self.size = size
         self.quorum = quorum_of(size)
+        self.everyone = (1 << size) - 1
         self.granted = self.against = self.absent = 0
         self.details: dict[int, str | bytes | None] | None = None
 
     @property
     def outstanding(self) -> int:
         """Mask of the servers that have not voted."""
-        return ~(self.granted | self.against | self.absent) & ((1 << self.size) - 1)
+        return self.everyone & ~(self.granted | self.against | self.absent)
 
     @property
     def answered(self) -> int:

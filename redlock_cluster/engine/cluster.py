@@ -40,7 +40,7 @@ class Cluster:
             for name, deployment in self.options.deployments.items()
         }
         self._ports = ports
-        self._engines: dict[str, Engine] = {}
+        self._engines: dict[str | None, Engine] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting: asyncio.Task[None] | None = None
         self._phase = _Phase.NEW
@@ -84,7 +84,7 @@ class Cluster:
         starting.result()
 
     async def _start(self) -> None:
-        engines = {
+        engines: dict[str | None, Engine] = {
             name: Engine(name, deployment, self._rings[name], self._ports)
             for name, deployment in self.options.deployments.items()
         }
@@ -108,7 +108,7 @@ class Cluster:
 
     def ready(self, name: str | None) -> Engine | None:
         """The engine of a deployment, None before the start and in a fork."""
-        return None if name is None or self.inherited else self._engines.get(name)
+        return self._engines.get(name) if self._generation == Generation.number else None
 
     async def engine(self, name: str | None) -> Engine:
         """The engine of a deployment, started if need be. Raises ClosedError once the supervisor was closed."""

@@ -103,7 +103,7 @@ class Release(_Comparison):
     def begin(self) -> Release:
         """Sends the round. A lease's round asks only where the token may be."""
         record = self.record
-        everyone = (1 << self.group.size) - 1
+        everyone = self.votes.everyone
         ask = everyone if record is None else record.sent & ~record.deleted
         if record is not None and ask != everyone:
             for index in range(self.group.size):
@@ -132,28 +132,24 @@ class Release(_Comparison):
 
     def _count(self, index: int, value: object) -> bool:
         record, bit = self.record, 1 << index
-        if record is None:
-            return self.votes.count(index, value)
-        if value == 0 and record.deleted & bit:
+        if isinstance(value, ErrorReply) and not value.wrong_type:
+            self._owe(index)
+        elif value == 0 and record is not None and record.deleted & bit:
             value = 1  # an earlier round of this lease did it
-        elif isinstance(value, ErrorReply) and not value.wrong_type:
-            self._owe(record, index)
-        return self.votes.count(index, value, bool(record.doubtful & bit))
+        return self.votes.count(index, value, record is not None and bool(record.doubtful & bit))
 
     def _miss(self, index: int, why: str) -> bool:
-        record = self.record
-        if record is not None:
-            self._owe(record, index)
-        else:
-            link = self.lane.links[index]
-            link.owe(Debt(link, self.key, self.token, BARE_TTL_MS, answered=True))
+        self._owe(index)
         return self.votes.miss(index, why)
 
-    def _owe(self, record: LeaseRecord, index: int) -> None:
-        """From here on a 0 may be the owed release's doing."""
-        record.doubtful |= 1 << index
-        link = self.lane.links[index]
-        link.owe(_debt(link, record))
+    def _owe(self, index: int) -> None:
+        """Has the server told later; from here on a 0 may be the owed release's doing."""
+        link, record = self.lane.links[index], self.record
+        if record is None:
+            link.owe(Debt(link, self.key, self.token, BARE_TTL_MS, answered=True))
+        else:
+            record.doubtful |= 1 << index
+            link.owe(_debt(link, record))
 
     def _finish(self) -> None:
         if self.record is not None and self.votes.outcome is not None:
@@ -174,7 +170,7 @@ class Extension(_Comparison):
         """Sends the round, if the lease may still be extended."""
         record = self.record
         if record is None:
-            self._ask((1 << self.group.size) - 1)
+            self._ask(self.votes.everyone)
             return True
         if not record.begin_extension(self.started, self.valid_until, self.ttl_ms):
             return False

@@ -76,7 +76,8 @@ class Round(ABC, Generic[Votes]):
     @property
     def outstanding(self) -> int:
         """Mask of the servers that have not voted."""
-        return self.votes.outstanding
+        votes = self.votes
+        return votes.everyone & ~(votes.granted | votes.against | votes.absent)
 
     @abstractmethod
     def reply(self, connection: Connection, value: object) -> None:

@@ -140,12 +140,22 @@ class Engine:
 
     def route(self, resource: Resource) -> tuple[Group, bytes]:
         """The group that votes on a resource, and the resource's key."""
+        self._check_place()
+        data = resource_bytes(resource)
+        return self._group_for(data), self._prefix + data
+
+    def _check_place(self) -> None:
         if self._waiting.closing.is_set():
             raise ClosedError("the supervisor is closed")
         if self.loop is not asyncio.get_running_loop():
             raise RuntimeError("this supervisor belongs to another event loop; make one for each loop")
-        data = resource_bytes(resource)
-        return self._only or self._groups[self._ring.route(data)], self._prefix + data
+
+    def _group_for(self, data: bytes) -> Group:
+        return self._only or self._groups[self._ring.route(data)]
+
+    def _home(self, record: LeaseRecord) -> Group:
+        """The group that votes on a lease."""
+        return self._only or self._groups[self._ring.route(record.key[len(self._prefix) :])]
 
     def begin_acquire(self, resource: Resource, ttl: Seconds, wait: Wait) -> tuple[Attempt, Limits]:
         """Sends the first attempt to acquire; `acquired` is to hear of its end."""
@@ -171,6 +181,9 @@ class Engine:
         """Sends the release of a lease or token, or says why there is nothing to release."""
         if self.forked:
             return NotHeld(_PARENT)
+        if isinstance(lease, LeaseRecord) and lease.resource is resource:
+            self._check_place()
+            return self._home(lease).begin_release(lease)
         group, key = self.route(resource)
         if isinstance(lease, LeaseRecord):
             return group.begin_release(_same(lease, key))
@@ -202,9 +215,11 @@ class Engine:
     async def acquire_many(self, resources: Sequence[Resource], ttl: Seconds) -> list[LeaseRecord | LockNotAcquired]:
         """One attempt for each resource: the outcomes in the order given. Raises ValueError for duplicates."""
         terms = self._timing.terms(self._timing.ttl_ms(ttl))
-        routed = [(resource, *self.route(resource)) for resource in resources]
-        distinct((key, resource) for resource, _, key in routed)
-        return await acquire_many(self._outbox, [(group, resource, key) for resource, group, key in routed], terms)
+        self._check_place()
+        datas = [resource_bytes(resource) for resource in resources]
+        distinct(zip(datas, resources, strict=True))
+        wanted = [(self._group_for(d), r, self._prefix + d) for d, r in zip(datas, resources, strict=True)]
+        return await acquire_many(self._outbox, wanted, terms)
 
     async def release_many(self, records: Sequence[LeaseRecord]) -> list[RedlockError | None]:
         """Releases leases of this engine, in order. Raises ValueError for duplicates."""
@@ -216,19 +231,19 @@ class Engine:
         return await extend_many(self._outbox, [(group, r, ttl_ms or r.ttl_ms) for group, r in self._routed(records)])
 
     def _routed(self, records: Sequence[LeaseRecord]) -> list[tuple[Group, LeaseRecord]]:
+        self._check_place()
         distinct((record.key, record.resource) for record in records)
-        return [(self.route(record.resource)[0], record) for record in records]
+        return [(self._home(record), record) for record in records]
 
     def abandon(self, record: LeaseRecord) -> None:
         """Gives a lease back without waiting to hear of it."""
         if not self.forked and not self.closed and record.begin_release(self.clock()):
-            give_back(self.route(record.resource)[0], record)
+            give_back(self._home(record), record)
             record.released(Outcome.DONE)
 
     def votes(self, record: LeaseRecord) -> tuple[ServerVote, ...]:
         """Each server's vote in the round that won the lease or last extended it."""
-        group = self._only or self._groups[self._ring.group_for(record.resource)]
-        return () if record.round is None else record.round.votes(group.names)
+        return () if record.round is None else record.round.votes(self._home(record).names)
 
     async def is_locked(self, resource: Resource) -> bool:
         """Whether anybody holds the resource. Raises QuorumUnavailable if that can't be said."""

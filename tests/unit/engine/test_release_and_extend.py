@@ -348,6 +348,19 @@ async def test_a_token_that_is_released_while_a_server_is_away_is_owed_to_it() -
         assert wire.commands[-1] == release(7)
 
 
+@pytest.mark.parametrize("refusal", [b"-BUSY a script runs\r\n", b"-OOM no\r\n", b"-ERR odd\r\n"], ids=lambda r: r[1:4])
+async def test_a_token_whose_release_a_server_refused_is_owed_to_it(refusal: bytes) -> None:
+    async with Group(3, health_check_interval="20ms") as group:
+        task = asyncio.create_task(group.supervisor.unlock("r", token(7).decode()))
+        await turns()
+        for wire, reply in zip(group.now, (ONE, ONE, refusal), strict=True):
+            wire.reply(reply)
+        assert await task == Ok(None)
+        async with asyncio.timeout(2):
+            while release(7) not in group.now[2].commands:
+                await asyncio.sleep(0.005)
+
+
 async def test_a_server_that_declined_the_set_is_not_asked_to_release() -> None:
     async with Group(3) as group:
         task = asyncio.create_task(group.supervisor.lock("r", 10, wait=0))

@@ -1,0 +1,78 @@
+"""What is queued once for all servers, and what is sent to one of them alone, in the order in which it was asked for."""
+
+from __future__ import annotations
+
+import asyncio
+
+from redlock_cluster import Ok
+from redlock_cluster.engine.supervisor import Engine
+from redlock_cluster.engine.waiting import RETRY
+
+from .test_acquire import release, set_command
+from .wires import NIL, ONE, REDIS_6, Group, turns
+
+
+def engine_of(group: Group) -> Engine:
+    engine = group.supervisor._cluster.ready("default")
+    assert engine is not None
+    return engine
+
+
+async def test_a_release_in_the_same_turn_follows_its_set() -> None:
+    async with Group(3) as group:
+        attempt, _ = engine_of(group).begin_acquire("r", 10, RETRY)
+        attempt.abandon()
+        await turns()
+        assert [wire.writes for wire in group.now] == [[[set_command(1), release(1)]]] * 3
+
+
+async def test_what_follows_a_release_in_the_same_turn_stays_behind_it() -> None:
+    async with Group(3) as group:
+        attempt, _ = engine_of(group).begin_acquire("r", 10, RETRY)
+        attempt.abandon()
+        engine_of(group).begin_acquire("r", 10, RETRY)
+        await turns()
+        assert group.commands() == [[set_command(1), release(1), set_command(2)]] * 3
+
+
+async def test_a_connection_that_breaks_before_the_turn_ends_is_heard_of_once() -> None:
+    async with Group(3) as group:
+        group.refusing = {0}
+        attempt, _ = engine_of(group).begin_acquire("r", 10, RETRY)
+        group.now[0].break_off()
+        await turns()
+        assert attempt.votes.absent == 0b001
+        assert group.commands() == [[], [set_command(1)], [set_command(1)]]
+        for wire in group.now[1:]:
+            wire.reply(NIL)
+        assert attempt.lease is not None
+        group.refusing = set()
+        successor = await group.reconnected(0, 2)
+        assert [words[0] for words in successor.commands] == [b"CLIENT"]  # the KILL; the lease is held: no release
+
+
+async def test_each_server_hears_its_own_dialect() -> None:
+    async with Group(3) as group:
+        group.refusing = {0}
+        group.probes = REDIS_6
+        group.now[0].break_off()
+        group.refusing = set()
+        await group.reconnected(0, 2)
+        task = asyncio.create_task(group.supervisor.lock("r", 10))
+        await turns()
+        old, *new = group.now
+        assert old.commands[-1] == [word for word in set_command(1) if word != b"GET"]
+        assert [wire.commands for wire in new] == [[set_command(1)]] * 2
+        old.reply(b":1\r\n")  # CLIENT KILL
+        old.reply(b"+OK\r\n")
+        for wire in new:
+            wire.reply(NIL)
+        lease = (await task).value
+        assert len(lease.held_on) == 3
+        done = asyncio.create_task(group.supervisor.unlock("r", lease))
+        await turns()
+        assert old.commands[-1][0] == b"EVALSHA"
+        assert [wire.commands[-1] for wire in new] == [release(1)] * 2
+        for wire in group.now:
+            wire.reply(ONE)
+        assert await done == Ok(None)
