@@ -1,9 +1,17 @@
-# `make demo` and `make test` make .venv, install what they need and run. PYTHON chooses the interpreter (>= 3.11).
+# Every target makes .venv if need be, installs what it needs and runs. PYTHON chooses the interpreter (>= 3.11).
+#   make demo                   real locks on real servers, some of which are killed meanwhile
+#   make test                   linters, types, tests
+#   make simulate SEEDS=10000   random histories of the engine on a simulated network
+#   make chaos SECONDS=60       processes on real servers that are killed, paused and cut off
+#   make bench                  this library and others side by side; writes benchmarks/RESULTS.md
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types unit clean
+SEEDS ?= 10000
+SECONDS ?= 60
+
+.PHONY: demo test lint types unit simulate chaos bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/redlock-cluster demo
@@ -19,6 +27,15 @@ types: $(VENV)/.dev
 
 unit: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 3 -rs
+
+simulate: $(VENV)/.dev
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS)
+
+chaos: $(VENV)/.dev
+	$(BIN)/python -m tests.chaos --seconds $(SECONDS)
+
+bench: $(VENV)/.demo
+	$(BIN)/python -m benchmarks
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "redlock-cluster needs Python 3.11 or newer; try make PYTHON=python3.12")'

@@ -1,4 +1,4 @@
-"""What is queued once for all servers, and what is sent to one of them alone, in the order in which it was asked for."""
+"""What is queued for all servers at once, and what is sent to one of them alone, in the order it was asked for."""
 
 from __future__ import annotations
 
