@@ -34,8 +34,8 @@ class Operation(Protocol):
     def add_waiter(self, waiter: Waiter, /) -> None:
         """Has somebody told when it, which is not decided yet, is."""
 
-    def ended(self) -> asyncio.Future[None]:
-        """Done when it, which is not decided yet, is."""
+    async def wait(self) -> None:
+        """Returns when it is decided."""
 
     def abandon(self) -> None:
         """Nobody wants its outcome any more."""
@@ -63,9 +63,9 @@ async def finished(making: Making[T]) -> T:
     if not isinstance(making, Begun):
         return await making
     operation = making.operation
-    if operation is not None and not operation.decided:
+    if operation is not None:
         try:
-            await operation.ended()
+            await operation.wait()
         except asyncio.CancelledError:
             operation.abandon()
             raise

@@ -217,11 +217,11 @@ class Connection(asyncio.Protocol):
         if self.impaired and self.lane is not None:
             self.silent = False
             self.lane.refresh()
-        pending, reader = self.pending, self._reader
-        reader.feed(data)
+        self._reader.feed(data)
+        pending, gets = self.pending, self._reader.gets
         while self.alive:
             try:
-                reply = reader.gets()
+                reply = gets()
             except (ProtocolError, TypeError, ValueError, MemoryError):  # TypeError: a list as the key of a map
                 self.abort("what answers there does not speak the Redis protocol")
                 return

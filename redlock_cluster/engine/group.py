@@ -137,14 +137,14 @@ class Group:
         """Gives a lease a new ttl from now: None when a quorum did so in time, else why not."""
         await self.extension_ended(record)
         extension = Extension(self, record.key, record.token, self.timing.terms(ttl_ms), record)
-        if extension.begin() and not extension.decided:
-            await extension.ended()
+        if extension.begin():
+            await extension.wait()
         return self.extended(extension, record)
 
     async def extension_ended(self, record: LeaseRecord) -> None:
         """Returns when no extension of a lease is under way."""
         while (running := self.extensions.get(record.token)) is not None:
-            await running.ended()
+            await running.wait()
 
     def extended(self, extension: Extension, record: LeaseRecord) -> RedlockError | None:
         """What an extension came to: None when a quorum did it in time, else why not."""
@@ -164,8 +164,7 @@ class Group:
         """Extends by a token string: a lease of its own when a quorum still knows the token."""
         extension = Extension(self, key, token, self.timing.terms(ttl_ms), None)
         extension.begin()
-        if not extension.decided:
-            await extension.ended()
+        await extension.wait()
         outcome, context = extension.votes.outcome, self._context(extension, resource)
         if outcome is Outcome.GONE or (outcome is Outcome.DONE and self.clock() >= extension.valid_until):
             return LeaseLost(f"{context[0]!r} is not held by this token", *context)
@@ -180,8 +179,7 @@ class Group:
     async def is_locked(self, resource: Resource, key: bytes) -> bool | QuorumUnavailable:
         """Whether a quorum of servers names one holder of the key."""
         inspection = Inspection(self, key, AcquireRound(self.size, patient=True), self.timing.server_timeout).begin(key)
-        if not inspection.decided:
-            await inspection.ended()
+        await inspection.wait()
         votes = inspection.votes
         if votes.verdict is Verdict.UNAVAILABLE or (votes.verdict is Verdict.SPLIT and votes.may_be_held()):
             text = f"whether {resource_text(resource)!r} is locked is unknown"

@@ -66,6 +66,11 @@ class Round(ABC, Generic[Votes]):
         self._waiters.append(waiter)
         return waiter
 
+    async def wait(self) -> None:
+        """Returns when the round is decided; cancelling it leaves the round running."""
+        if not self.decided:
+            await self.ended()
+
     def add_waiter(self, waiter: Waiter) -> None:
         """Has somebody told when the round, which is not decided yet, is."""
         self._waiters.append(waiter)

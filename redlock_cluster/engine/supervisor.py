@@ -165,8 +165,15 @@ class Engine:
         return self._waiting.begin(group, resource, key, self._terms, wait)
 
     async def acquire(self, resource: Resource, ttl: Seconds, wait: Wait) -> LeaseRecord | LockNotAcquired:
-        """Acquires an exclusive lease, or says why not."""
-        return await self._waiting.outcome(*self.begin_acquire(resource, ttl, wait))
+        """Acquires an exclusive lease, or says why not. Cancelling it gives back what was granted."""
+        attempt, limits = self.begin_acquire(resource, ttl, wait)
+        try:
+            await attempt.wait()
+        except asyncio.CancelledError:
+            attempt.abandon()
+            raise
+        outcome = self.acquired(attempt, limits)
+        return outcome if isinstance(outcome, (LeaseRecord, LockNotAcquired)) else await outcome
 
     def acquired(
         self, attempt: Attempt, limits: Limits
@@ -198,8 +205,7 @@ class Engine:
         release = self.begin_release(resource, lease)
         if not isinstance(release, Release):
             return release
-        if not release.decided:
-            await release.ended()
+        await release.wait()
         return self.released(release, resource)
 
     async def extend(self, resource: Resource, lease: LeaseRecord | Token, ttl: Seconds) -> LeaseRecord | RedlockError:

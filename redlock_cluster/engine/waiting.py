@@ -57,40 +57,29 @@ class Waiting:
         self._interval = Interval(options.retry_interval_base, options.retry_interval_max)
 
     def begin(self, group: Group, resource: Resource, key: bytes, terms: Terms, wait: Wait) -> tuple[Attempt, Limits]:
-        """Sends the first attempt; `outcome` waits for it and makes those that follow."""
+        """Sends the first attempt; `again` makes those that follow."""
         limits = self._policy if wait is RETRY else self._limits(wait)
         return Attempt(group, resource, key, terms, self._longest_round(limits)).begin(), limits
-
-    async def outcome(self, attempt: Attempt, limits: Limits) -> LeaseRecord | LockNotAcquired:
-        """Attempts until one wins or the limits are reached: the lease, or why the last attempt failed.
-
-        With a deadline the last attempt is made when it is reached. Cancelling it gives back what was granted.
-        """
-        await self._decided(attempt)
-        outcome = attempt.group.outcome(attempt)
-        return outcome if isinstance(outcome, LeaseRecord) else await self.again(attempt, limits, outcome)
 
     async def again(
         self, attempt: Attempt, limits: Limits, outcome: LeaseRecord | LockNotAcquired
     ) -> LeaseRecord | LockNotAcquired:
-        """What `outcome` does after the first attempt was refused."""
+        """Attempts after a first one that was refused, until one wins or the limits are reached.
+
+        With a deadline the last attempt is made when it is reached. Cancelling it gives back what was granted.
+        """
         made, (attempts, deadline), group = 1, limits, attempt.group
         while made < attempts and not isinstance(outcome, LeaseRecord) and (left := deadline - self._clock()) > 0:
             await self._pause(min(left, self._interval.after(made - 1, self._entropy.fraction())))
             attempt = Attempt(group, attempt.resource, attempt.key, attempt.terms, self._longest_round(limits)).begin()
-            await self._decided(attempt)
-            outcome = group.outcome(attempt)
-            made += 1
-        return outcome
-
-    @staticmethod
-    async def _decided(attempt: Attempt) -> None:
-        if not attempt.decided:
             try:
-                await attempt.ended()
+                await attempt.wait()
             except asyncio.CancelledError:
                 attempt.abandon()
                 raise
+            outcome = group.outcome(attempt)
+            made += 1
+        return outcome
 
     def _longest_round(self, limits: Limits) -> float:
         """Seconds that an attempt may take: it outlives the deadline by half a second at most."""
