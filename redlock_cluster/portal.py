@@ -31,7 +31,8 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 _STARTING = 0.5  # seconds; a thread that does not run by then never will
-_SPARE = 0.5  # seconds that a call may take beyond what its policy says
+_SPARE = 0.25  # seconds that a call may take beyond what its policy says
+_RESUMED = 0.25  # seconds more for the loop's thread, if the whole process stood still meanwhile
 CLOSING = 5.0
 """Seconds that closing may take at most."""
 
@@ -94,7 +95,8 @@ class Portal:
             if not self._woken:
                 self._woken = True
                 self.loop.call_soon_threadsafe(self._drain)
-            if not call.ready.acquire(True, -1 if budget + _SPARE > threading.TIMEOUT_MAX else budget + _SPARE):
+            patience = -1 if budget + _SPARE > threading.TIMEOUT_MAX else budget + _SPARE
+            if not (call.ready.acquire(True, patience) or call.ready.acquire(True, _RESUMED)):
                 raise PortalStuck("the lock library's thread did not answer in time")
             if call.error is None:
                 return cast("T", call.result)

@@ -6,7 +6,7 @@ import inspect
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from typing import Self, TypeVar
+from typing import NoReturn, Self, TypeVar
 
 from redlock_cluster.calls import Begun, Making, acquiring, finished, releasing
 from redlock_cluster.core.batches import WINDOW
@@ -104,10 +104,7 @@ class Supervisor:
         def lock(engine: Engine) -> Begun[Ok[Lease] | Refused]:
             return acquiring(engine, resource, ttl, wait, lambda outcome: locked(self, engine, outcome))
 
-        try:
-            return self._call(lock, longest(self._timing, wait), give_up)
-        except QuorumUnavailable as error:
-            return refused(error)
+        return self._call(lock, longest(self._timing, wait), refused, give_up)
 
     def unlock(self, resource: Resource, lease: Lease | str) -> Ok[None] | Lost:
         """Releases a lock by its lease, or by its token alone.
@@ -187,34 +184,33 @@ class Supervisor:
         async def lock_many(engine: Engine) -> list[Ok[Lease] | Refused]:
             return [locked(self, engine, outcome) for outcome in await engine.acquire_many(wanted, ttl)]
 
-        return self._call(lock_many, self._patience_for(wanted), lambda results: [*map(give_up, results)])
+        def stuck(error: QuorumUnavailable) -> list[Ok[Lease] | Refused]:
+            return [refused(error) for _ in wanted]
+
+        return self._call(lock_many, self._patience_for(wanted), stuck, lambda results: [*map(give_up, results)])
 
     def extend_many(self, leases: Iterable[Lease], ttl: Seconds | None = None) -> list[Ok[Lease] | Lost]:
         """Gives leases of this supervisor a new ttl, all together; left out, each the one it has. As `extend`."""
         held = list(leases)
-        if any(lease._engine.forked for lease in held):
-            return [lost(NotHeld(_PARENTS)) for _ in held]
 
         async def extend_many(engine: Engine) -> list[Ok[Lease] | Lost]:
             outcomes = await engine.extend_many(records(engine, held), ttl)
             return [Ok(lease) if error is None else lost(error) for lease, error in zip(held, outcomes, strict=True)]
 
-        return self._call(extend_many, 2 * self._patience_for(held))
+        return self._finish_many(held, extend_many)
 
     def unlock_many(self, leases: Iterable[Lease]) -> list[Ok[None] | Lost]:
         """Releases leases of this supervisor, all together: the results in the order given. As `unlock`."""
         held = list(leases)
-        if any(lease._engine.forked for lease in held):
-            return [lost(NotHeld(_PARENTS)) for _ in held]
 
         async def unlock_many(engine: Engine) -> list[Ok[None] | Lost]:
             return [unlocked(error) for error in await engine.release_many(records(engine, held))]
 
-        return self._call(unlock_many, self._patience_for(held), kept=True)
+        return self._finish_many(held, unlock_many, kept=True)
 
     def is_locked(self, resource: Resource) -> bool:
         """Whether anybody holds the resource, on a quorum of servers. Raises QuorumUnavailable if too few answer."""
-        return self._call(lambda engine: engine.is_locked(resource), self._timing.server_timeout)
+        return self._call(lambda engine: engine.is_locked(resource), self._timing.server_timeout, _fail)
 
     def group_for(self, resource: Resource) -> str:
         """The name of the group that votes on a resource."""
@@ -240,7 +236,7 @@ class Supervisor:
         def acquire(engine: Engine) -> Begun[Lease]:
             return acquiring(engine, resource, ttl, wait, lambda outcome: granted(self, engine, outcome))
 
-        return self._call(acquire, longest(self._timing, wait), abandon)
+        return self._call(acquire, longest(self._timing, wait), _fail, abandon)
 
     def _finish(
         self, lease: Lease | str, make: Callable[[Engine], Making[Ok[T] | Lost]], kept: bool = False
@@ -248,10 +244,19 @@ class Supervisor:
         """For a lease or token: the call, unless the lease belongs to the process this one was forked from."""
         if isinstance(lease, Lease) and lease._engine.forked:
             return lost(NotHeld(_PARENTS))
-        try:
-            return self._call(make, 2 * self._timing.server_timeout, kept=kept)
-        except QuorumUnavailable as error:
-            return lost(error)
+        return self._call(make, 2 * self._timing.server_timeout, lost, kept=kept)
+
+    def _finish_many(
+        self, leases: Sequence[Lease], make: Callable[[Engine], Making[list[Ok[T] | Lost]]], kept: bool = False
+    ) -> list[Ok[T] | Lost]:
+        """The same for many leases."""
+
+        def all_lost(error: RedlockError) -> list[Ok[T] | Lost]:
+            return [lost(error) for _ in leases]
+
+        if any(lease._engine.forked for lease in leases if isinstance(lease, Lease)):
+            return all_lost(NotHeld(_PARENTS))
+        return self._call(make, 2 * self._patience_for(leases), all_lost, kept=kept)
 
     @property
     def _timing(self) -> DeploymentOptions:
@@ -269,10 +274,11 @@ class Supervisor:
         self,
         make: Callable[[Engine], Making[T]],
         budget: float,
+        stuck: Callable[[QuorumUnavailable], T],
         undo: Callable[[T], object] | None = None,
         kept: bool = False,
     ) -> T:
-        """Runs something on the engine in the portal. Raises QuorumUnavailable when the portal's thread is stuck."""
+        """Runs something on the engine in the portal. stuck: what it comes to when the portal's thread is stuck"""
         (here, cluster), name = self._home.enter(), self._name
 
         def call() -> Making[T]:
@@ -284,5 +290,9 @@ class Supervisor:
 
         try:
             return here.call(call, budget + self._patience(cluster), undo, kept)
-        except PortalStuck as stuck:
-            raise QuorumUnavailable(str(stuck)) from None
+        except PortalStuck as error:
+            return stuck(QuorumUnavailable(str(error)))
+
+
+def _fail(error: RedlockError) -> NoReturn:
+    raise error

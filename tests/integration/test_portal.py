@@ -681,6 +681,7 @@ def test_calls_end_by_their_policy_when_the_loop_thread_never_runs(trio: Embedde
             ("unlock", CONNECT + TIMEOUT, lambda: redlock.unlock("a", "token")),
             ("extend", CONNECT + TIMEOUT, lambda: redlock.extend("a", "token", 30)),
             ("transaction", CONNECT + TIMEOUT, lambda: redlock.transaction("a", 30, int, wait=0)),
+            ("lock_many", CONNECT + TIMEOUT, lambda: redlock.lock_many(["a", "b"], 30)),
             ("is_locked", CONNECT + TIMEOUT, lambda: redlock.is_locked("a")),
             ("mutex", CONNECT + TIMEOUT, lambda: redlock.mutex("a", ttl=30, wait=0).acquire()),
             ("with", CONNECT + TIMEOUT, lambda: redlock.mutex("a", ttl=30, wait=0).__enter__()),
@@ -691,6 +692,7 @@ def test_calls_end_by_their_policy_when_the_loop_thread_never_runs(trio: Embedde
         got = {name: future.result() for name, future in running.items()}
         refused = ("lock", "retry", "unlock", "extend", "transaction")
         assert all(got[name] == Err("unavailable") for name in refused), got
+        assert got["lock_many"] == [Err("unavailable")] * 2, got
         assert all(isinstance(got[name], QuorumUnavailable) for name in ("is_locked", "mutex", "with")), got
         assert isinstance(got["start"], RuntimeError) and "thread" in str(got["start"]), got
         got["close"] = timed("close", 0.5, redlock.close)
@@ -715,6 +717,7 @@ def test_calls_end_by_their_policy_when_the_loop_is_blocked_and_leave_nothing(tr
 
         redlock = Supervisor(sys.argv[1]).start()
         held = {name: redlock.lock(name, 30, wait=0).value for name in ("unlock", "extend", "release", "with")}
+        many = [result.value for result in redlock.lock_many(["g", "h"], 30)]
         entered = redlock.mutex("entered", ttl=30, wait=0)
         entered.__enter__()
         gate = threading.Event()
@@ -726,6 +729,9 @@ def test_calls_end_by_their_policy_when_the_loop_is_blocked_and_leave_nothing(tr
             ("unlock", TIMEOUT, lambda: redlock.unlock("unlock", held["unlock"])),
             ("extend", TIMEOUT, lambda: redlock.extend("extend", held["extend"], 30)),
             ("release", TIMEOUT, lambda: held["release"].release()),
+            ("lock_many", TIMEOUT, lambda: redlock.lock_many(["i", "j"], 30)),
+            ("extend_many", 2 * TIMEOUT, lambda: redlock.extend_many(many[:1])),
+            ("unlock_many", 2 * TIMEOUT, lambda: redlock.unlock_many(many)),
             ("transaction", TIMEOUT, lambda: redlock.transaction("d", 30, int, wait=0)),
             ("mutex", TIMEOUT, lambda: redlock.mutex("e", ttl=30, wait=0).acquire()),
             ("with", TIMEOUT, lambda: redlock.mutex("f", ttl=30, wait=0).__enter__()),
@@ -743,6 +749,8 @@ def test_calls_end_by_their_policy_when_the_loop_is_blocked_and_leave_nothing(tr
         assert not late, late
         assert got["lock"] == got["retry"] == got["wait"] == got["transaction"] == Err("unavailable"), got
         assert got["unlock"] == got["extend"] == Err("unavailable"), got
+        assert got["lock_many"] == got["unlock_many"] == [Err("unavailable")] * 2, got
+        assert got["extend_many"] == [Err("unavailable")], got
         assert all(isinstance(got[name], QuorumUnavailable) for name in ("release", "mutex", "with", "is_locked")), got
         time.sleep(0.2)
         # What was asked for while the loop stood still was given up: nothing was acquired late, and a release given
@@ -750,7 +758,7 @@ def test_calls_end_by_their_policy_when_the_loop_is_blocked_and_leave_nothing(tr
         for name in ("unlock", "extend", "release"):
             assert redlock.unlock(name, held[name]) or held[name].state.value == "released", (name, held[name])
         held["with"].release()
-        for name in "abcdef":
+        for name in "abcdefghij":
             check(redlock, name)
         redlock.close()
         """),
