@@ -31,13 +31,6 @@ class LeaseState(enum.Enum):
     RELEASED = "released"
 
 
-_AFTER_RELEASE = {
-    Outcome.DONE: LeaseState.RELEASED,
-    Outcome.GONE: LeaseState.LOST,
-    Outcome.UNKNOWN: LeaseState.UNKNOWN,
-}
-
-
 class LeaseRecord:
     """One lease: who, until when, and on which servers. Times are seconds of the engine's clock, masks have bit i for
     the i-th server of the group.
@@ -141,5 +134,9 @@ class LeaseRecord:
 
     def released(self, outcome: Outcome) -> None:
         """Takes in a release's outcome."""
-        if not self._over:
-            self._state = _AFTER_RELEASE[outcome]
+        if self._over:
+            return
+        if outcome is Outcome.DONE:
+            self._state = LeaseState.RELEASED
+        else:
+            self._state = LeaseState.LOST if outcome is Outcome.GONE else LeaseState.UNKNOWN

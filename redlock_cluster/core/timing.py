@@ -105,4 +105,5 @@ class Timing:
 
     def patience(self, ttl_ms: int) -> float:
         """Seconds that a round waits for votes: the server timeout, at most half the ttl."""
-        return min(self.server_timeout, ttl_ms / 2000)
+        half = ttl_ms / 2000
+        return half if half < self.server_timeout else self.server_timeout

@@ -75,14 +75,15 @@ class _Flow:
 
 
 async def acquire_many(
-    outbox: Outbox, wanted: Sequence[tuple[Group, Resource, bytes]], terms: Terms
+    outbox: Outbox, groups: Sequence[Group], resources: Sequence[Resource], keys: Sequence[bytes], terms: Terms
 ) -> list[LeaseRecord | LockNotAcquired]:
-    """One attempt for each (group, resource, key): outcomes in that order. Cancelling it gives everything back."""
+    """One attempt for each resource in its group: outcomes in that order. Cancelling it gives everything back."""
     attempts: list[Attempt] = []
     flow = _Flow(outbox)
     try:
-        for chunk in chunks(wanted):
-            begun = [Attempt(group, resource, key, terms).begin() for group, resource, key in chunk]
+        for part in chunks(len(keys)):
+            wanted = zip(groups[part], resources[part], keys[part], strict=True)
+            begun = [Attempt(group, resource, key, terms).begin() for group, resource, key in wanted]
             attempts += begun
             flow.sent(begun)
             await flow.room()
@@ -94,36 +95,42 @@ async def acquire_many(
     return [attempt.group.outcome(attempt) for attempt in attempts]
 
 
-async def release_many(outbox: Outbox, leases: Sequence[tuple[Group, LeaseRecord]]) -> list[RedlockError | None]:
+async def release_many(
+    outbox: Outbox, groups: Sequence[Group], records: Sequence[LeaseRecord]
+) -> list[RedlockError | None]:
     """Releases leases: for each, in order, None or why that can't be said. Cancelling it does not stop it short."""
     begun: list[Release | RedlockError] = []
     flow = _Flow(outbox)
     try:
-        for chunk in chunks(leases):
-            begun += (sent := [group.begin_release(record) for group, record in chunk])
+        for part in chunks(len(records)):
+            leases = zip(groups[part], records[part], strict=True)
+            begun += (sent := [group.begin_release(record) for group, record in leases])
             flow.sent([release for release in sent if isinstance(release, Release)])
             await flow.room()
         await flow.ended()
     except asyncio.CancelledError:
-        for group, record in leases[len(begun) :]:
+        for group, record in zip(groups[len(begun) :], records[len(begun) :], strict=True):
             group.begin_release(record)
         raise
     return [
-        release.group.released(release, record.resource) if isinstance(release, Release) else release
-        for release, (_, record) in zip(begun, leases, strict=True)
+        group.released(release, record.resource) if isinstance(release, Release) else release
+        for release, group, record in zip(begun, groups, records, strict=True)
     ]
 
 
-async def extend_many(outbox: Outbox, leases: Sequence[tuple[Group, LeaseRecord, int]]) -> list[RedlockError | None]:
+async def extend_many(
+    outbox: Outbox, groups: Sequence[Group], records: Sequence[LeaseRecord], ttls_ms: Sequence[int]
+) -> list[RedlockError | None]:
     """Extends leases by their ttls: for each, in order, None or why not."""
     begun: list[Extension] = []
     flow = _Flow(outbox)
-    for chunk in chunks(leases):
-        for group, record, _ in chunk:
+    for part in chunks(len(records)):
+        for group, record in zip(groups[part], records[part], strict=True):
             await group.extension_ended(record)
-        sent = [Extension(group, r.key, r.token, group.timing.terms(ttl_ms), r) for group, r, ttl_ms in chunk]
+        wanted = zip(groups[part], records[part], ttls_ms[part], strict=True)
+        sent = [Extension(group, r.key, r.token, group.timing.terms(ttl_ms), r) for group, r, ttl_ms in wanted]
         begun += sent
         flow.sent([extension for extension in sent if extension.begin()])
         await flow.room()
     await flow.ended()
-    return [group.extended(extension, record) for extension, (group, record, _) in zip(begun, leases, strict=True)]
+    return [group.extended(extension, record) for group, extension, record in zip(groups, begun, records, strict=True)]

@@ -16,6 +16,9 @@ GRACE = 0.001
 """The least that is waited after a deadline, seconds."""
 
 
+_NOW_AND_THEN = 63  # rounds that are over are thrown out whenever 64 more have come
+
+
 class Expiring(Protocol):
     """A round that waits for votes until its deadline."""
 
@@ -49,8 +52,9 @@ class Deadlines:
     def add(self, deadline: float, waiting: Expiring) -> None:
         """A round started that waits for votes until the deadline, engine time."""
         steady = self._steady
-        while steady and not steady[0][1].outstanding:
-            steady.popleft()
+        if not len(steady) & _NOW_AND_THEN:
+            while steady and not steady[0][1].outstanding:
+                steady.popleft()
         if not steady or deadline >= steady[-1][0]:
             steady.append((deadline, waiting))
         else:

@@ -43,13 +43,30 @@ class Waiter(Protocol):
         """The round has ended."""
 
 
+class _Both:
+    """Two waiters as one."""
+
+    __slots__ = ("_waiters",)
+
+    def __init__(self, *waiters: Waiter) -> None:
+        self._waiters = waiters
+
+    def done(self) -> bool:
+        return all(waiter.done() for waiter in self._waiters)
+
+    def set_result(self, result: None, /) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+
 class Round(ABC, Generic[Votes]):
     """A round in flight: a sink for replies, and those who wait for its end.
 
     votes: counts what the servers say; patience: seconds it waits for them; started: engine time before the first byte
     """
 
-    __slots__ = ("_waiters", "decided", "group", "lane", "patience", "started", "votes")
+    __slots__ = ("_waiter", "decided", "group", "lane", "patience", "started", "votes")
 
     def __init__(self, group: Group, key: bytes, votes: Votes, patience: float) -> None:
         self.group = group
@@ -58,12 +75,12 @@ class Round(ABC, Generic[Votes]):
         self.lane = group.lane(key)
         self.started = group.clock()
         self.decided = False
-        self._waiters: list[Waiter] = []
+        self._waiter: Waiter | None = None
 
     def ended(self) -> asyncio.Future[None]:
         """Done when the round, which is not decided yet, is; cancelling it leaves the round running."""
         waiter: asyncio.Future[None] = self.group.loop.create_future()
-        self._waiters.append(waiter)
+        self.add_waiter(waiter)
         return waiter
 
     async def wait(self) -> None:
@@ -73,7 +90,7 @@ class Round(ABC, Generic[Votes]):
 
     def add_waiter(self, waiter: Waiter) -> None:
         """Has somebody told when the round, which is not decided yet, is."""
-        self._waiters.append(waiter)
+        self._waiter = waiter if self._waiter is None else _Both(self._waiter, waiter)
 
     def abandon(self) -> None:
         """Nobody wants the outcome any more; the round goes on."""
@@ -118,9 +135,9 @@ class Round(ABC, Generic[Votes]):
 
     def _decide(self) -> None:
         self.decided = True
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
 
 class Attempt(Round[AcquireRound]):

@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
+from threading import get_ident
 
 from redlock_cluster.core.batches import distinct
 from redlock_cluster.core.leases import LeaseRecord
@@ -82,7 +83,7 @@ class Engine:
         self._links: list[Link] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._health: asyncio.TimerHandle | None = None
-        self._generation = Generation.number
+        self._generation, self._thread = Generation.number, get_ident()
 
     # --- its life --------------------------------------------------------------------------------------------------
 
@@ -147,7 +148,9 @@ class Engine:
     def _check_place(self) -> None:
         if self._waiting.closing.is_set():
             raise ClosedError("the supervisor is closed")
-        if self.loop is not asyncio.get_running_loop():
+        # In the thread where it was made, a loop that runs is the running one; asking asyncio costs a system call.
+        here = get_ident() == self._thread and self.loop.is_running()
+        if not here and self.loop is not asyncio.get_running_loop():
             raise RuntimeError("this supervisor belongs to another event loop; make one for each loop")
 
     def _group_for(self, data: bytes) -> Group:
@@ -222,24 +225,26 @@ class Engine:
         """One attempt for each resource: the outcomes in the order given. Raises ValueError for duplicates."""
         terms = self._timing.terms(self._timing.ttl_ms(ttl))
         self._check_place()
-        datas = [resource_bytes(resource) for resource in resources]
-        distinct(zip(datas, resources, strict=True))
-        wanted = [(self._group_for(d), r, self._prefix + d) for d, r in zip(datas, resources, strict=True)]
-        return await acquire_many(self._outbox, wanted, terms)
+        names = [resource_bytes(resource) for resource in resources]
+        distinct(names, resources)
+        groups, keys = [self._group_for(name) for name in names], [self._prefix + name for name in names]
+        return await acquire_many(self._outbox, groups, resources, keys, terms)
 
     async def release_many(self, records: Sequence[LeaseRecord]) -> list[RedlockError | None]:
         """Releases leases of this engine, in order. Raises ValueError for duplicates."""
-        return await release_many(self._outbox, self._routed(records))
+        return await release_many(self._outbox, self._homes(records), records)
 
     async def extend_many(self, records: Sequence[LeaseRecord], ttl: Seconds | None) -> list[RedlockError | None]:
         """Extends leases of this engine, in order; by the ttl that each has if none is given."""
         ttl_ms = None if ttl is None else self._timing.ttl_ms(ttl)
-        return await extend_many(self._outbox, [(group, r, ttl_ms or r.ttl_ms) for group, r in self._routed(records)])
+        ttls = [ttl_ms or record.ttl_ms for record in records]
+        return await extend_many(self._outbox, self._homes(records), records, ttls)
 
-    def _routed(self, records: Sequence[LeaseRecord]) -> list[tuple[Group, LeaseRecord]]:
+    def _homes(self, records: Sequence[LeaseRecord]) -> list[Group]:
+        """The groups that vote on leases, in their order. Raises ValueError for duplicates."""
         self._check_place()
-        distinct((record.key, record.resource) for record in records)
-        return [(self._home(record), record) for record in records]
+        distinct([record.key for record in records], [record.resource for record in records])
+        return [self._home(record) for record in records]
 
     def abandon(self, record: LeaseRecord) -> None:
         """Gives a lease back without waiting to hear of it."""
