@@ -1,0 +1,161 @@
+"""This library, by its public API."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+import tracemalloc
+from pathlib import Path
+
+import uvloop
+from harness import HOST, TTL, Groups, Library, Request, ready, say, serve
+
+from redlock_cluster import AsyncLease, AsyncSupervisor, Err, Lease, Ok, Supervisor
+
+HELD_TTL = 600
+"""Seconds; for leases that are counted while they are held."""
+
+FIRST, AT_ONCE = 1000, 10_000
+"""Leases taken and given back before memory is measured, and how many are asked for in one call after that."""
+
+
+def options(groups: Groups) -> dict[str, object]:
+    """The options of a cluster, with every default as it is."""
+    return {
+        "cluster": [
+            {"name": str(number), "servers": [{"host": HOST, "port": port} for port in ports]}
+            for number, ports in enumerate(groups)
+        ]
+    }
+
+
+class SyncFace:
+    """`Supervisor`."""
+
+    def __init__(self, groups: Groups) -> None:
+        self._redlock = Supervisor(options(groups)).start()
+        self.close = self._redlock.close
+
+    def lock(self, resource: str) -> Lease | None:
+        """The lease, or None."""
+        outcome = self._redlock.lock(resource, TTL)
+        return outcome.value if isinstance(outcome, Ok) else None
+
+    def wait(self, resource: str) -> Lease:
+        """The lease, at last."""
+        outcome = self._redlock.lock(resource, TTL, wait=None)
+        assert isinstance(outcome, Ok), outcome
+        return outcome.value
+
+    def unlock(self, resource: str, held: Lease) -> bool:
+        """Whether a quorum deleted it."""
+        return bool(self._redlock.unlock(resource, held))
+
+
+class AioFace:
+    """`AsyncSupervisor`."""
+
+    def __init__(self, redlock: AsyncSupervisor) -> None:
+        self._redlock = redlock
+        self.close = redlock.close
+
+    async def lock(self, resource: str) -> AsyncLease | None:
+        """The lease, or None."""
+        outcome = await self._redlock.lock(resource, TTL)
+        return outcome.value if isinstance(outcome, Ok) else None
+
+    async def wait(self, resource: str) -> AsyncLease:
+        """The lease, at last."""
+        outcome = await self._redlock.lock(resource, TTL, wait=None)
+        assert isinstance(outcome, Ok), outcome
+        return outcome.value
+
+    async def unlock(self, resource: str, held: AsyncLease) -> bool:
+        """Whether a quorum deleted it."""
+        return bool(await self._redlock.unlock(resource, held))
+
+
+async def connect(groups: Groups) -> AioFace:
+    """A supervisor in the running loop."""
+    return AioFace(await AsyncSupervisor(options(groups)).start())
+
+
+def many(request: Request) -> None:
+    """`lock_many` and `unlock_many` of `batch` resources, again and again for `seconds`."""
+    uvloop.run(_many(request))
+
+
+async def _many(request: Request) -> None:
+    async with AsyncSupervisor(options(request["groups"])) as redlock:
+        await _batches(redlock, request["batch"], request["warmup"], "warm")
+        await asyncio.get_running_loop().run_in_executor(None, ready)
+        say(await _batches(redlock, request["batch"], request["seconds"], request["name"]))
+
+
+async def _batches(redlock: AsyncSupervisor, batch: int, seconds: float, name: str) -> dict[str, object]:
+    done = failures = number = 0
+    began, cpu = time.perf_counter(), time.process_time()
+    while time.perf_counter() < began + seconds:
+        number += 1
+        resources = [f"bench:{name}:{number}:{item}" for item in range(batch)]
+        leases = [outcome.value for outcome in await redlock.lock_many(resources, TTL) if isinstance(outcome, Ok)]
+        released = sum(map(bool, await redlock.unlock_many(leases)))
+        done, failures = done + released, failures + batch - released
+    elapsed = time.perf_counter() - began
+    return {
+        "cycles": done,
+        "elapsed": elapsed,
+        "rate": done / elapsed,
+        "cpu_us": (time.process_time() - cpu) / max(done, 1) * 1e6,
+        "failures": failures,
+        "first_failure": "of a batch, not all were locked and unlocked" if failures else "",
+    }
+
+
+def memory(request: Request) -> None:
+    """What a held lease costs this process, in bytes: by its resident set, or as Python counts its objects."""
+    uvloop.run(_memory(request))
+
+
+async def _memory(request: Request) -> None:
+    traced = request["traced"]
+    async with AsyncSupervisor(options(request["groups"])) as redlock:
+        warm, _ = await _held(redlock, "warm", min(FIRST, request["leases"]))
+        await redlock.unlock_many(warm)
+        warm.clear()
+        await asyncio.get_running_loop().run_in_executor(None, ready)
+        gc.collect()
+        if traced:
+            tracemalloc.start()
+        before = tracemalloc.get_traced_memory()[0] if traced else _resident()
+        leases, failures = await _held(redlock, request["name"], request["leases"])
+        gc.collect()
+        after = tracemalloc.get_traced_memory()[0] if traced else _resident()
+        tracemalloc.stop()
+        say(
+            {
+                "bytes": (after - before) / max(len(leases), 1),
+                "leases": len(leases),
+                "failures": failures,
+                "first_failure": failures and str(Err("a lease was refused")),
+            }
+        )
+
+
+async def _held(redlock: AsyncSupervisor, name: str, count: int) -> tuple[list[AsyncLease], int]:
+    leases: list[AsyncLease] = []
+    for start in range(0, count, AT_ONCE):
+        wanted = [f"bench:{name}:{number}" for number in range(start, min(start + AT_ONCE, count))]
+        leases += [outcome.value for outcome in await redlock.lock_many(wanted, HELD_TTL) if isinstance(outcome, Ok)]
+    return leases, count - len(leases)
+
+
+def _resident() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096
+
+
+if __name__ == "__main__":
+    packages = ("redlock-cluster", "hiredis", "uvloop")
+    serve(Library(packages, sync=SyncFace, aio=connect, more={"many": many, "memory": memory}))

@@ -1,0 +1,260 @@
+"""How a row is measured: contestants in turn, round after round, and what comes of it."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Final, Literal
+
+from benchmarks.peers import BARE, OURS, PEERS, Contestant, InstallFailed, environment, script_of, variables
+from benchmarks.runners import Failed, Figures, Runner
+from benchmarks.servers import Servers
+
+__all__ = ["LIMIT", "Bench", "Check", "Entrant", "Row", "Series", "Settings"]
+
+LIMIT: Final = "redis-benchmark -P 64 (C)"
+
+Role = Literal["ours", "peer", "limit"]
+"""Whose figures they are; bare connections and whatever is done here count as ours."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much is measured.
+
+    rounds: of each row; seconds, warmup: of each measurement; tiny: only to see that everything works
+    peers: whether other libraries take part; ours: a checkout of our own environment instead of this interpreter
+    """
+
+    rounds: int = 5
+    seconds: float = 1.0
+    warmup: float = 0.4
+    tiny: bool = False
+    peers: bool = True
+    own_environment: bool = False
+
+    def sized(self, full: int, tiny: int) -> int:
+        """A size for the real thing, or for a trial."""
+        return tiny if self.tiny else full
+
+
+@dataclass
+class Series:
+    """One contestant's figures in a row. `median`, `least` and `most` are of the rounds; None without any round."""
+
+    role: Role
+    quorum: bool = True
+    rounds: list[Figures] = field(default_factory=list)
+    median: float | None = None
+    least: float | None = None
+    most: float | None = None
+    failures: int = 0
+    left: int = 0
+    error: str = ""
+
+    def add(self, figures: Figures, figure: str, left: int) -> None:
+        """Takes in a round. left: locks that were still on a quorum of servers afterwards."""
+        self.rounds.append(figures)
+        values = [each[figure] for each in self.rounds]
+        self.median, self.least, self.most = statistics.median(values), min(values), max(values)
+        self.failures += figures.get("failures", 0)
+        self.left += left
+
+    def middle(self, figure: str) -> float | None:
+        """The median of another figure."""
+        values = [each[figure] for each in self.rounds if figure in each]
+        return statistics.median(values) if values else None
+
+
+@dataclass(frozen=True)
+class Check:
+    """A target, and whether it was met; None when it could not be measured."""
+
+    text: str
+    value: float | None
+    at_least: float | None = None
+    at_most: float | None = None
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the value is on the right side."""
+        if self.value is None:
+            return None
+        low = -float("inf") if self.at_least is None else self.at_least
+        high = float("inf") if self.at_most is None else self.at_most
+        return low <= self.value <= high
+
+
+@dataclass
+class Row:
+    """One row of the results.
+
+    figure: the key of the figure that is compared, in `unit`; more: keys of others that are shown
+    error: why it could not be measured at all
+    """
+
+    title: str
+    unit: str
+    figure: str
+    entrants: dict[str, Series] = field(default_factory=dict)
+    checks: list[Check] = field(default_factory=list)
+    more: tuple[str, ...] = ()
+    note: str = ""
+    error: str = ""
+
+    def of(self, label: str) -> float | None:
+        """A contestant's median, if it has one."""
+        return self.entrants[label].median if label in self.entrants else None
+
+    def ratio(self, label: str, other: str) -> float | None:
+        """One contestant's median as a multiple of another's."""
+        return divided(self.of(label), self.of(other))
+
+    def best_quorum_peer(self) -> str | None:
+        """The other library with the most cycles a second over a quorum of servers."""
+        rates = {
+            label: series.median
+            for label, series in self.entrants.items()
+            if series.role == "peer" and series.quorum and series.median is not None
+        }
+        return max(rates, key=lambda label: rates[label], default=None)
+
+    @property
+    def sound(self) -> bool:
+        """Whether every lock and unlock of this library succeeded, and nothing was held twice."""
+        ours = [series for series in self.entrants.values() if series.role == "ours"]
+        overlaps = sum(figures.get("overlaps", 0) for series in ours for figures in series.rounds)
+        trouble = any(s.failures or s.left or s.error or not s.rounds for s in ours)
+        return not (self.error or overlaps or trouble)
+
+    def plain(self) -> Figures:
+        """Everything, as JSON has it."""
+        plain = asdict(self)
+        plain["checks"] = [{**asdict(check), "met": check.met} for check in self.checks]
+        return {**plain, "sound": self.sound}
+
+
+def divided(value: float | None, by: float | None) -> float | None:
+    """The ratio, where both are there."""
+    return value / by if value is not None and by else None
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A contestant's way of taking part in a row.
+
+    request: what its process is asked for, or what measures it here, without a process of its own
+    during: entered when it is warm, left when it has measured
+    on: the servers it is measured on and whose contents stay; None for the row's, emptied before each round
+    quorum: whether it locks on a quorum of servers
+    """
+
+    label: str
+    contestant: Contestant | None
+    request: Figures | Callable[[], Figures]
+    during: Callable[[], AbstractContextManager[object]] = nullcontext
+    on: Servers | None = None
+    quorum: bool = True
+
+    @property
+    def series(self) -> Series:
+        """Where its figures go."""
+        role: Role = "limit" if self.label == LIMIT else "peer" if self.contestant in PEERS.values() else "ours"
+        return Series(role, self.quorum)
+
+
+class Bench:
+    """Measures rows. Knows where each contestant's interpreter is, and what could not be had."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.versions: dict[str, dict[str, str]] = {}
+        self.missing: dict[str, str] = {}
+        self._pythons: dict[str, Path] = {}
+        ours = environment(None) if settings.own_environment else Path(sys.executable)
+        self._pythons[OURS.name] = self._pythons[BARE.name] = ours
+
+    @property
+    def ours(self) -> Path:
+        """The interpreter that has this library."""
+        return self._pythons[OURS.name]
+
+    def install_peers(self) -> None:
+        """Makes the peers' environments where they are missing; what fails is told in the results."""
+        for contestant in PEERS.values():
+            try:
+                self._pythons[contestant.name] = environment(contestant.requirements)
+            except InstallFailed as failed:
+                self.missing[contestant.name] = str(failed)
+
+    def alone(self, contestant: Contestant, servers: Servers, request: Figures) -> Figures:
+        """One measurement in a process that has done nothing before. Raises Failed."""
+        with self._process(contestant) as runner:
+            return runner.measure({"groups": servers.groups, "name": "alone", **request})
+
+    def _process(self, contestant: Contestant) -> Runner:
+        return Runner(self._pythons[contestant.name], script_of(contestant), variables(contestant))
+
+    def compare(self, row: Row, servers: Servers, entrants: Sequence[Entrant], *, look: bool = True) -> Row:
+        """Fills a row: in each round every contestant measures once, and each round begins with another one.
+
+        look: whether to look for locks that stayed on the servers after each round
+        """
+        with ExitStack() as stack:
+            running = self._started(row, entrants, stack)
+            for number in range(self.settings.rounds):
+                start = number % len(running) if running else 0
+                for entrant, runner in running[start:] + running[:start]:
+                    series = row.entrants[entrant.label]
+                    if not series.error:
+                        self._round(row, servers, entrant, runner, number, look)
+        return row
+
+    def _started(self, row: Row, entrants: Sequence[Entrant], stack: ExitStack) -> list[tuple[Entrant, Runner | None]]:
+        running: list[tuple[Entrant, Runner | None]] = []
+        processes: dict[str, Runner] = {}
+        for entrant in entrants:
+            series = entrant.series
+            if series.role == "peer" and not self.settings.peers:
+                continue
+            row.entrants[entrant.label] = series
+            if entrant.contestant is None:
+                running.append((entrant, None))
+                continue
+            name = entrant.contestant.name
+            if name not in self._pythons:
+                series.error = f"not installed: {self.missing[name]}"
+                continue
+            try:
+                if name not in processes:
+                    runner = stack.enter_context(self._process(entrant.contestant))
+                    processes[name] = runner
+                    self.versions[name] = {"python": runner.hello["python"], **runner.hello["packages"]}
+            except Failed as failed:
+                series.error = self.missing[name] = str(failed)
+                continue
+            running.append((entrant, processes[name]))
+        return running
+
+    def _round(
+        self, row: Row, servers: Servers, entrant: Entrant, runner: Runner | None, number: int, look: bool
+    ) -> None:
+        series = row.entrants[entrant.label]
+        if entrant.on is None:
+            servers.flush()
+        try:
+            if runner is None:
+                assert callable(entrant.request)
+                series.add(entrant.request(), row.figure, 0)
+                return
+            assert isinstance(entrant.request, dict)
+            usual = {"seconds": self.settings.seconds, "warmup": self.settings.warmup, "name": f"{number}"}
+            where = {"groups": (entrant.on or servers).groups}
+            figures = runner.measure({**usual, **where, **entrant.request}, entrant.during)
+            series.add(figures, row.figure, servers.left() if look else 0)
+        except Failed as failed:
+            series.error = str(failed)

@@ -1,0 +1,87 @@
+"""Who takes part, and the virtual environment that each needs: peers pin different versions of the same client."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+__all__ = ["BARE", "OURS", "PEERS", "PLOTS", "Contestant", "InstallFailed", "environment", "script_of", "variables"]
+
+_HERE: Final = Path(__file__).resolve().parent
+_ROOT: Final = _HERE.parent
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A library that is measured.
+
+    name: as it is called in the results; script: in `contestants/`
+    requirements: the file in `requirements/` that its environment is made from; None for this checkout
+    """
+
+    name: str
+    script: str
+    requirements: str | None = None
+
+
+OURS: Final = Contestant("redlock-cluster", "run_redlock_cluster.py")
+BARE: Final = Contestant("bare connections", "run_bare.py")
+PEERS: Final = {
+    "redlock-py": Contestant("redlock-py", "run_redlock_py.py", "redlock-py.txt"),
+    "redlock-ng": Contestant("redlock-ng", "run_redlock_ng.py", "redlock-ng.txt"),
+    "aioredlock": Contestant("aioredlock", "run_aioredlock.py", "aioredlock.txt"),
+    "pottery": Contestant("pottery", "run_pottery.py", "pottery.txt"),
+    "redis": Contestant("redis Lock", "run_redis.py", "redis.txt"),
+    "python-redis-lock": Contestant("python-redis-lock", "run_python_redis_lock.py", "python-redis-lock.txt"),
+}
+PLOTS: Final = "plots.txt"
+
+
+class InstallFailed(Exception):
+    """An environment could not be made; says what was tried and how it ended."""
+
+
+def script_of(contestant: Contestant) -> Path:
+    """The contestant's script."""
+    return _HERE / "contestants" / contestant.script
+
+
+def variables(contestant: Contestant) -> dict[str, str]:
+    """The environment variables of its process: this checkout is found first by what belongs to it, by nobody else."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    return inherited if contestant.requirements else {**inherited, "PYTHONPATH": str(_ROOT)}
+
+
+def environment(requirements: str | None) -> Path:
+    """The interpreter of an environment that has what the file in `requirements/` names; made on first use.
+
+    requirements: None for this checkout, installed editable
+
+    Raises InstallFailed.
+    """
+    source = _HERE / "requirements" / requirements if requirements else _ROOT / "pyproject.toml"
+    folder = _HERE / ".venvs" / (Path(requirements).stem if requirements else OURS.name)
+    python = folder / "bin" / "python"
+    stamp, wanted = folder / "installed", hashlib.sha256(f"{sys.version}\n{source.read_text()}".encode()).hexdigest()
+    if stamp.exists() and stamp.read_text() == wanted and python.exists():
+        return python
+    _run(sys.executable, "-m", "venv", "--clear", str(folder))
+    what = ["--requirement", str(source)] if requirements else ["--editable", str(_ROOT)]
+    _run(str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *what)
+    stamp.write_text(wanted)
+    return python
+
+
+def _run(*command: str) -> None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise InstallFailed(f"{type(error).__name__} in `{' '.join(command[1:3])}`") from error
+    if done.returncode != 0:
+        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR:") and "://" not in line]
+        raise InstallFailed(f"`{' '.join(command[1:4])}` ended with {done.returncode}: {' '.join(lines[-1:])}")

@@ -1,0 +1,176 @@
+"""The rows about what else matters: outages, full servers, many groups, contention, imports, memory."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+
+from benchmarks.measuring import Bench, Check, Entrant, Row, divided
+from benchmarks.peers import BARE, OURS, PEERS, Contestant, variables
+from benchmarks.rows import ONE, RATE, TASKS, aio
+from benchmarks.runners import Failed, Figures
+from benchmarks.servers import Servers, servers
+
+__all__ = ["contention", "groups", "imports", "keys", "memory", "outage"]
+
+HOLD = 0.001
+KIB = 1024
+
+
+def outage(bench: Bench, five: Servers) -> Row:
+    """One server of five is away."""
+    tasks = bench.settings.sized(TASKS, 10)
+    row = Row(f"one server of five away, uvloop, {tasks} tasks", RATE, "rate", more=("p99_us",))
+    request = {"op": "aio", "workers": tasks, "loop": "uvloop"}
+    healthy, paused, dead = (f"{OURS.name}, {what}" for what in ("all five", "one paused", "one dead"))
+    entrants = [
+        Entrant(healthy, OURS, request),
+        Entrant(paused, OURS, request, five.paused),
+        Entrant(dead, OURS, request, five.dead),
+    ]
+    bench.compare(row, five, entrants)
+    row.checks = [
+        Check("of the healthy rate, one paused", row.ratio(paused, healthy), at_least=0.9),
+        Check("of the healthy rate, one dead", row.ratio(dead, healthy), at_least=0.9),
+    ]
+    row.note = "The server is paused (SIGSTOP) or killed just before the clock starts, so noticing it is included."
+    return row
+
+
+def keys(bench: Bench, five: Servers) -> Row:
+    """Servers that hold much else."""
+    count = bench.settings.sized(1_000_000, 1000)
+    tasks = bench.settings.sized(TASKS, 10)
+    row = Row(f"0 → {count:,} keys held on each server, uvloop, {tasks} tasks", RATE, "rate", more=("p99_us",))
+    request = {"op": "aio", "workers": tasks, "loop": "uvloop"}
+    empty, full = f"{OURS.name}, 0 keys", f"{OURS.name}, {count:,} keys"
+    with servers() as others:
+        others.fill(count)
+        bench.compare(row, five, [Entrant(empty, OURS, request), Entrant(full, OURS, request, on=others)], look=False)
+    row.checks = [Check("of the rate on empty servers", row.ratio(full, empty), at_least=0.85, at_most=1.15)]
+    row.note = "The full servers are five others like the first; their keys have a ttl, as locks have."
+    return row
+
+
+def groups(bench: Bench, _: Servers) -> Row:
+    """More and more groups of three servers."""
+    tasks = bench.settings.sized(TASKS, 10)
+    row = Row(f"1 → 100 groups of three servers, uvloop, {tasks} tasks", RATE, "rate", more=("cpu_us", "p99_us"))
+    for count in (2,) if bench.settings.tiny else (1, 10, 100):
+        plural = "1 group" if count == 1 else f"{count} groups"
+        ours, bare = f"{OURS.name}, {plural}", f"{BARE.name}, {plural}"
+        with servers(groups=count, size=3) as layout:
+            # Looking for keys in hundreds of servers takes longer than measuring; both know whether they unlocked.
+            bench.compare(row, layout, [aio(ours, OURS, tasks), aio(bare, BARE, tasks)], look=False)
+        row.checks.append(Check(f"of bare connections, {plural}", row.ratio(ours, bare), at_least=0.7))
+    row.note = "Bare connections: as many, on the same loop, with the same commands, but no locks."
+    return row
+
+
+def contention(bench: Bench, five: Servers) -> Row:
+    """Processes that all want the same lock."""
+    row = Row(
+        "contention: processes that want one lock and keep it for 1 ms",
+        "acquisitions per second",
+        "rate",
+        more=("handovers", "wait_p50_ms", "wait_p99_ms", "wait_max_ms", "jain", "overlaps"),
+    )
+    quorum = [OURS, *(PEERS[name] for name in ("redlock-ng", "redlock-py", "pottery", "aioredlock"))]
+    single = [PEERS["redis"], PEERS["python-redis-lock"]]
+    seconds = max(2 * bench.settings.seconds, 0.6)
+    hold = 5 * HOLD if bench.settings.tiny else HOLD
+    for processes in (4,) if bench.settings.tiny else (8, 16):
+
+        def entrant(contestant: Contestant, label: str, processes: int = processes, quorum: bool = True) -> Entrant:
+            request = {"op": "contend", "processes": processes, "seconds": seconds, "hold": hold}
+            return Entrant(f"{label}, {processes} processes", contestant, request, quorum=quorum)
+
+        entrants = [entrant(contestant, contestant.name) for contestant in quorum]
+        entrants += [entrant(contestant, contestant.name + ONE, quorum=False) for contestant in single]
+        bench.compare(row, five, entrants, look=False)
+    overlaps = [figures["overlaps"] for s in row.entrants.values() for figures in s.rounds if "overlaps" in figures]
+    ours = [
+        figures["overlaps"]
+        for label, series in row.entrants.items()
+        for figures in series.rounds
+        if label.startswith(OURS.name)
+    ]
+    row.checks = [Check("overlaps", float(sum(ours)) if ours else None, at_most=0)]
+    row.note = (
+        "Everybody's defaults. Handovers: how often another process had the lock than before. Fairness is Jain's index "
+        f"over the processes: 1 is equal shares. All contestants together: {sum(overlaps)} overlaps. A wait that had "
+        "not ended counts as long as it had lasted."
+    )
+    return row
+
+
+_COLD = """\
+import json, os, sys, time
+from pathlib import Path
+began = time.perf_counter()
+exec(sys.argv[1])
+elapsed = time.perf_counter() - began
+pages = int(Path("/proc/self/statm").read_text().split()[1])
+mib = pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+print(json.dumps({"ms": elapsed * 1e3, "rss_mib": mib, "modules": len(sys.modules)}))
+"""
+
+
+def imports(bench: Bench, five: Servers) -> Row:
+    """A fresh process for each import."""
+    row = Row("import in a fresh process", "ms", "ms", more=("rss_mib", "modules"))
+    ours, first = "import redlock_cluster", "from redlock_cluster import Supervisor"
+    statements = {
+        ours: ours,
+        "import redis": "import redis",
+        first: first,
+        "from redlock_cluster import AsyncSupervisor": "from redlock_cluster import AsyncSupervisor",
+        "nothing": "pass",
+    }
+
+    def cold(statement: str) -> Figures:
+        command = [str(bench.ours), "-c", _COLD, statement]
+        done = subprocess.run(
+            command, capture_output=True, text=True, cwd=tempfile.gettempdir(), env=variables(OURS), check=False
+        )
+        if done.returncode:
+            raise Failed(done.stderr.strip().splitlines()[-1])
+        figures: Figures = json.loads(done.stdout)
+        return figures
+
+    def many_times(statement: str) -> Figures:
+        found = [cold(statement) for _ in range(bench.settings.sized(5, 1))]
+        return sorted(found, key=lambda figures: figures["ms"])[len(found) // 2]
+
+    entrants = [
+        Entrant(label, None, lambda statement=statement: many_times(statement))  # type: ignore[misc]
+        for label, statement in statements.items()
+    ]
+    bench.compare(row, five, entrants)
+    memory_of = {label: series.middle("rss_mib") for label, series in row.entrants.items()}
+    row.checks = [
+        Check("× import redis, time", row.ratio(ours, "import redis"), at_most=1),
+        Check("× import redis, resident memory", divided(memory_of[ours], memory_of["import redis"]), at_most=1),
+        Check("× import redis, time, with Supervisor", row.ratio(first, "import redis")),
+    ]
+    row.note = "Names are loaded when first used, so the third and fourth line are what a program pays in the end."
+    return row
+
+
+def memory(bench: Bench, five: Servers) -> Row:
+    """Leases that are held."""
+    count = bench.settings.sized(100_000, 500)
+    row = Row(f"memory of the client's process for a held lease, {count:,} held", "bytes", "bytes")
+    resident, traced = f"{OURS.name}, resident set", f"{OURS.name}, tracemalloc"
+
+    def held(traced: bool) -> Figures:
+        return bench.alone(OURS, five, {"op": "memory", "leases": count, "traced": traced})
+
+    entrants = [Entrant(resident, None, lambda: held(False)), Entrant(traced, None, lambda: held(True))]
+    bench.compare(row, five, entrants)
+    row.checks = [
+        Check("KiB, resident set", divided(row.of(resident), KIB), at_most=1.5),
+        Check("KiB, tracemalloc", divided(row.of(traced), KIB), at_most=1.5),
+    ]
+    return row
