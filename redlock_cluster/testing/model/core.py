@@ -1,0 +1,130 @@
+"""What commands work on: the server's state and one session for each connection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from redlock_cluster.testing.model.keyspace import Keyspace
+from redlock_cluster.testing.model.replies import invalidation
+from redlock_cluster.testing.model.versions import ModelVersion
+
+if TYPE_CHECKING:
+    from redlock_cluster.testing.model.registry import Command
+
+__all__ = ["DATABASES", "Core", "Session"]
+
+DATABASES: Final = 16
+_CONFIG: Final = {
+    b"appendonly": b"no",
+    b"appendfsync": b"everysec",
+    b"no-appendfsync-on-rewrite": b"no",
+    b"maxmemory": b"0",
+    b"maxmemory-policy": b"noeviction",
+}
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """One connection, as the server sees it.
+
+    push: takes bytes that nobody asked for; killed: told when the server closes the connection
+    early, pending: own pushes for before and behind the reply of the running command; None: everything changed
+    declared: the keys that the running script declared; None while no script runs
+    """
+
+    id: int
+    push: Callable[[bytes], None]
+    killed: Callable[[], None]
+    authenticated: bool
+    resp: int = 2
+    database: int = 0
+    name: bytes = b""
+    tracking: bool = False
+    optin: bool = False
+    optout: bool = False
+    noloop: bool = False
+    caching: bool = False
+    early: list[bytes | None] = field(default_factory=list)
+    pending: list[bytes | None] = field(default_factory=list)
+    declared: list[bytes] | None = None
+    closed: bool = False
+
+
+class Core:
+    """A server's memory, clients and time.
+
+    clock: the server's seconds; the time stands still while a command runs
+    commands: by upper-case words of the name, those that the version has
+    config: what CONFIG GET answers
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        version: ModelVersion,
+        run_id: str,
+        password: str | None,
+        commands: dict[tuple[bytes, ...], Command],
+    ) -> None:
+        self._clock = clock
+        self.version = version
+        self.run_id = run_id
+        self.password = None if password is None else password.encode()
+        self.commands = commands
+        self.config = dict(_CONFIG)
+        self.now_us = 0
+        self.now_ms = 0
+        self.tick()
+        self.started_us = self.now_us
+        self.databases = [Keyspace(self._time, self._touched) for _ in range(DATABASES)]
+        self.sessions: dict[int, Session] = {}
+        self.scripts: dict[bytes, bytes] = {}
+        self.current: Session | None = None
+        self.table: dict[bytes, dict[int, None]] = {}
+        self.last_id = 0
+
+    def tick(self) -> None:
+        """Reads the clock, to the microsecond as servers do."""
+        self.now_us = round(self._clock() * 1_000_000)
+        self.now_ms = self.now_us // 1000
+
+    def database(self, session: Session) -> Keyspace:
+        """The database that the session selected."""
+        return self.databases[session.database]
+
+    def remember(self, session: Session, keys: list[bytes]) -> None:
+        """Registers keys for invalidation, where the session's mode of tracking wants it."""
+        if (session.optin and not session.caching) or (session.optout and session.caching):
+            return
+        for key in keys:
+            self.table.setdefault(key, {})[session.id] = None
+
+    def everything_changed(self, before_reply: bool) -> None:
+        """Tells every tracking session that no key is what it was. before_reply: the own one too early."""
+        self.table.clear()
+        for session in list(self.sessions.values()):
+            if session.tracking:
+                self._tell(session, None, before_reply)
+
+    def drop(self, session: Session) -> None:
+        """Ends a session without a word."""
+        session.closed = True
+        self.sessions.pop(session.id, None)
+
+    def _time(self) -> int:
+        return self.now_ms
+
+    def _touched(self, key: bytes) -> None:
+        """Sends each session that registered the key one push; it must register anew for another."""
+        for number in self.table.pop(key, ()):
+            session = self.sessions.get(number)
+            if session is not None and session.tracking and not (session.noloop and session is self.current):
+                self._tell(session, key)
+
+    def _tell(self, session: Session, key: bytes | None, early: bool = False) -> None:
+        if session is self.current:
+            (session.early if early else session.pending).append(key)
+        elif session.resp == 3:
+            session.push(invalidation(key))

@@ -1,0 +1,173 @@
+"""The model server and its connections: bytes in the order in which a real server sends them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from redlock_cluster.testing.model import clients, containers, generic, greeting, scripting, strings  # noqa: F401
+from redlock_cluster.testing.model.core import Core, Session
+from redlock_cluster.testing.model.registry import Command, commands_of, find
+from redlock_cluster.testing.model.replies import CommandError, Failure, Reply, encode, invalidation
+from redlock_cluster.testing.model.versions import VALKEY_9, ModelVersion
+
+__all__ = ["ModelClient", "ModelServer"]
+
+_RUN_ID = "0" * 40
+_BEFORE_AUTH = (b"AUTH", b"HELLO")
+
+
+def _nobody() -> None:
+    """Nobody wants to know."""
+
+
+class ModelServer:
+    """A server without process or socket that executes commands as the real one of that version does.
+
+    Everything follows from the calls and the clock: no wall clock, no randomness, no threads.
+
+    clock: the server's own seconds, from any origin; it may stand still, jump and run at its own rate
+    run_id: what INFO tells, by default forty zeros
+    password: what clients must AUTH with; None lets everybody in
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        version: ModelVersion = VALKEY_9,
+        *,
+        run_id: str | None = None,
+        password: str | None = None,
+    ) -> None:
+        self._core = Core(clock, version, run_id or _RUN_ID, password, commands_of(version))
+
+    @property
+    def version(self) -> ModelVersion:
+        """Which server this is."""
+        return self._core.version
+
+    @property
+    def run_id(self) -> str:
+        """What INFO tells of this run."""
+        return self._core.run_id
+
+    @property
+    def config(self) -> dict[bytes, bytes]:
+        """What CONFIG GET answers, by name; changing it changes only that."""
+        return self._core.config
+
+    def connect(self, push: Callable[[bytes], None], killed: Callable[[], None] = _nobody) -> ModelClient:
+        """A new connection.
+
+        push: gets what the server sends unasked because of others' commands or of time
+        killed: called when CLIENT KILL closes this connection; by its own command before `execute` returns the reply
+        """
+        core = self._core
+        core.last_id += 1
+        session = Session(core.last_id, push, killed, authenticated=core.password is None)
+        core.sessions[session.id] = session
+        return ModelClient(core, session)
+
+    def advance(self) -> None:
+        """Expires what is due now; those who track it get their pushes."""
+        self._core.tick()
+        for database in self._core.databases:
+            database.expire_due()
+
+    def next_expiry(self) -> float | None:
+        """The time on the server's clock at which the next key is gone; None while no key expires."""
+        ends = [end for database in self._core.databases if (end := database.next_end()) is not None]
+        return (min(ends) + 1) / 1000 if ends else None
+
+    def crash(self) -> None:
+        """All connections are gone and nobody is told; memory stays."""
+        for session in list(self._core.sessions.values()):
+            self._core.drop(session)
+        self._core.table.clear()
+
+    def restart(self, keep_memory: bool, run_id: str) -> None:
+        """A new process: no connections, no scripts, uptime and client numbers from the start."""
+        self.crash()
+        core = self._core
+        core.tick()
+        core.started_us = core.now_us
+        core.run_id = run_id
+        core.last_id = 0
+        core.scripts.clear()
+        if not keep_memory:
+            for database in core.databases:
+                database.clear()
+
+    def keys(self, database: int = 0) -> dict[bytes, bytes]:
+        """The unexpired strings of a database: a snapshot that changes nothing."""
+        self._core.tick()
+        return {key: value for key, value in self._core.databases[database].items() if isinstance(value, bytes)}
+
+
+class ModelClient:
+    """One connection to a model server. id: its CLIENT ID."""
+
+    def __init__(self, core: Core, session: Session) -> None:
+        self._core = core
+        self._session = session
+        self.id = session.id
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection was closed, by either side."""
+        return self._session.closed
+
+    def execute(self, words: list[bytes]) -> bytes:
+        """Executes one command and returns all that the server then sends on this connection.
+
+        That is the reply in RESP 2 or 3, as HELLO chose, and before or behind it the pushes that this command caused
+        on its own connection, in the order in which the real server sends them. On a closed connection nothing is
+        executed and the answer is b"". Raises NotImplementedError for an option that the model lacks (a command that
+        it lacks is an unknown one) and ImportError for a script where `lupa` is not installed.
+        """
+        core, session = self._core, self._session
+        if session.closed or not words:
+            return b""
+        core.tick()
+        outer, core.current = core.current, session
+        try:
+            reply = self._reply(self._found(words), words)
+        except CommandError as error:
+            reply = Failure(error.text)
+        finally:
+            core.current = outer
+        if session.caching and words[0].upper() != b"CLIENT":
+            session.caching = False
+        written = encode(reply, session.resp, core.version.since_7_2)
+        if not (session.early or session.pending):
+            return written
+        return _pushes(session, session.early) + written + _pushes(session, session.pending)
+
+    def close(self) -> None:
+        """Closes the connection from the client's side."""
+        self._core.drop(self._session)
+
+    def _reply(self, found: Command, words: list[bytes]) -> Reply:
+        core, session = self._core, self._session
+        try:
+            return found.run(core, session, words)
+        finally:
+            if found.reads and session.tracking:
+                core.remember(session, found.keys(words))
+
+    def _found(self, words: list[bytes]) -> Command:
+        """The command, if this client may use it; Valkey tells strangers nothing else than that they are."""
+        core = self._core
+        stranger = not self._session.authenticated and words[0].upper() not in _BEFORE_AUTH
+        if stranger and core.version.valkey:
+            raise CommandError(greeting.NO_AUTH)
+        found = find(core, words)
+        if stranger:
+            raise CommandError(greeting.NO_AUTH)
+        return found
+
+
+def _pushes(session: Session, changed: list[bytes | None]) -> bytes:
+    """The pushes for these keys; the list is empty then."""
+    written = b"".join(map(invalidation, changed)) if session.resp == 3 else b""
+    changed.clear()
+    return written
