@@ -1,0 +1,142 @@
+"""A worker process: some actors of one face over one supervisor, until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+from redlock_cluster import AsyncSupervisor, ServerState, Status, Supervisor
+
+from .actor import Actor
+from .faces import AsyncFace, SyncFace
+from .history import History, clock
+from .sections import Sections
+
+__all__ = ["HISTORIES", "SECTIONS", "SLOTS", "STOP", "main"]
+
+SLOTS: Final = (("sync", 4), ("asyncio", 4), ("uvloop", 4), ("sync", 3))
+"""For each place of a worker its face (asyncio's own loop, or uvloop where it exists) and its number of actors."""
+
+STOP: Final = "stop"
+"""The file that tells workers to end."""
+_MENDS_WITHIN: Final = 5.0
+_POLL: Final = 0.05
+HISTORIES: Final = "histories"
+SECTIONS: Final = "sections"
+
+
+class _Mending:
+    """Whether a supervisor has recovered: every connection serves and nothing is owed to any server.
+
+    True when there is nothing to wait for any more; `wrong` then says what has not recovered in time.
+    """
+
+    def __init__(self) -> None:
+        self._deadline = clock() + _MENDS_WITHIN
+        self.wrong: list[str] = []
+
+    def over(self, status: Status) -> bool:
+        servers = status.clusters[0].groups[0].servers
+        self.wrong = [
+            f"server {index} is {server.state.value} and owed {server.owed} tokens ({server.last_error})"
+            for index, server in enumerate(servers)
+            if server.state is not ServerState.UP or server.owed
+        ]
+        return not self.wrong or clock() > self._deadline
+
+
+class _Job:
+    """What one process was told.
+
+    folder: of the run; options: of the supervisor; slot, incarnation: the place, and the how-manieth process there
+    """
+
+    def __init__(self, folder: str, options: Mapping[str, object], seed: int, slot: int, incarnation: int) -> None:
+        self._folder, self.options = Path(folder), options
+        self.name = f"{slot}.{incarnation}"
+        self.face, self.count = SLOTS[slot]
+        self._seed = seed
+        self.history = History(self._folder / HISTORIES / f"{self.name}.jsonl")
+
+    def goes_on(self) -> bool:
+        return not (self._folder / STOP).exists()
+
+    def actor(self, face: SyncFace | AsyncFace, number: int) -> Actor:
+        who = f"{self.name}/{number}"
+        return Actor(who, face, self.history, Sections(self._folder / SECTIONS), Random(f"{self._seed} {who}"))
+
+
+def main(told: str) -> None:
+    """Works as told in JSON: the arguments of `_Job`."""
+    logging.basicConfig(level=logging.ERROR)  # that no quorum answers is what chaos is for
+    arguments: dict[str, Any] = json.loads(told)
+    job = _Job(**arguments)
+    job.history.write(job.name, "started")
+    if job.face == "sync":
+        _work_in_threads(job)
+    else:
+        with asyncio.Runner(loop_factory=_loop_factory(job.face)) as runner:
+            runner.run(_work_in_tasks(job))
+
+
+def _loop_factory(face: str) -> Any:
+    if face == "uvloop":
+        try:
+            import uvloop
+        except ImportError:
+            return None
+        return uvloop.new_event_loop
+    return None
+
+
+def _work_in_threads(job: _Job) -> None:
+    problems: list[BaseException] = []
+
+    def work(actor: Actor, face: SyncFace) -> None:
+        try:
+            while job.goes_on() and not problems:
+                face.drive(actor.turn())
+        except BaseException as error:
+            problems.append(error)
+
+    with Supervisor(job.options) as redlock:
+        face = SyncFace(redlock)
+        threads = [threading.Thread(target=work, args=(job.actor(face, n), face)) for n in range(job.count)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if problems:
+            raise problems[0]
+        mending = _Mending()
+        while not mending.over(redlock.status()):
+            time.sleep(_POLL)
+        job.history.write(job.name, "recovered", wrong=mending.wrong)
+
+
+async def _work_in_tasks(job: _Job) -> None:
+    async def work(actor: Actor, face: AsyncFace) -> None:
+        while job.goes_on():
+            await face.drive(actor.turn())
+
+    async with AsyncSupervisor(job.options) as redlock:
+        face = AsyncFace(redlock)
+        async with asyncio.TaskGroup() as group:
+            for number in range(job.count):
+                group.create_task(work(job.actor(face, number), face))
+        mending = _Mending()
+        while not mending.over(redlock.status()):
+            await asyncio.sleep(_POLL)
+        job.history.write(job.name, "recovered", wrong=mending.wrong)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
