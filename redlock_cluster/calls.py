@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import _thread
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
 from types import CoroutineType
 from typing import Generic, Protocol, TypeAlias, TypeVar, cast
 
@@ -34,8 +34,8 @@ class Operation(Protocol):
     def add_waiter(self, waiter: Waiter, /) -> None:
         """Has somebody told when it, which is not decided yet, is."""
 
-    async def wait(self) -> None:
-        """Returns when it is decided."""
+    def __await__(self) -> Generator[object, None, None]:
+        """Waits until it is decided."""
 
     def abandon(self) -> None:
         """Nobody wants its outcome any more."""
@@ -65,7 +65,7 @@ async def finished(making: Making[T]) -> T:
     operation = making.operation
     if operation is not None:
         try:
-            await operation.wait()
+            await operation
         except asyncio.CancelledError:
             operation.abandon()
             raise

@@ -23,13 +23,15 @@ from __future__ import annotations
 
 import enum
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 from redlock_cluster.core.commands import ErrorReply, describe
 from redlock_cluster.core.votes import ServerVote, Verdict, Vote, owner_label
 
-__all__ = ["AcquireRound", "CompareRound", "Outcome", "quorum_of"]
+__all__ = ["AcquireRound", "CompareRound", "Outcome", "Tally", "quorum_of"]
 
 _OK = b"OK"
+_GONE = "does not hold the token"
 
 
 def quorum_of(size: int) -> int:
@@ -37,7 +39,7 @@ def quorum_of(size: int) -> int:
     return size // 2 + 1
 
 
-class _Round(ABC):
+class Tally(ABC):
     """Votes of n servers as bit masks: bit i is the i-th server in the group's order."""
 
     __slots__ = ("absent", "against", "details", "everyone", "granted", "quorum", "size")
@@ -47,7 +49,7 @@ class _Round(ABC):
         self.quorum = quorum_of(size)
         self.everyone = (1 << size) - 1
         self.granted = self.against = self.absent = 0
-        self.details: dict[int, str | bytes | None] | None = None
+        self.details: Mapping[int, str | bytes | None] | None = None
 
     @property
     def outstanding(self) -> int:
@@ -65,9 +67,15 @@ class _Round(ABC):
         self._note(index, detail)
 
     def _note(self, index: int, detail: str | bytes | None) -> None:
-        if self.details is None:
-            self.details = {}
-        self.details[index] = detail
+        self.details = {**(self.details or {}), index: detail}
+
+    def leave_out(self, absent: int, why: Mapping[int, str]) -> bool:
+        """Counts the servers that can't be asked as ABSENT, before anything else is counted; true as for `miss`.
+
+        absent: mask; why: by place
+        """
+        self.absent, self.details = absent, why
+        return self._weigh()
 
     def miss(self, index: int, why: str) -> bool:
         """Counts a server as ABSENT; true when that brought the round to a turning point."""
@@ -96,7 +104,7 @@ class _Round(ABC):
         return ServerVote(name, Vote.ABSENT if self.absent & bit else None, str(detail or ""))
 
 
-class AcquireRound(_Round):
+class AcquireRound(Tally):
     """The votes of one attempt to acquire; `verdict` is None until it is decided.
 
     patient: don't call it split while the outstanding votes may still name one holder
@@ -191,7 +199,7 @@ class Outcome(enum.Enum):
     UNKNOWN = "unknown"
 
 
-class CompareRound(_Round):
+class CompareRound(Tally):
     """The votes of one release or extension; `outcome` is None until it is decided."""
 
     __slots__ = ("outcome",)
@@ -199,6 +207,15 @@ class CompareRound(_Round):
     def __init__(self, size: int) -> None:
         super().__init__(size)
         self.outcome: Outcome | None = None
+
+    def settle(self, done: int, gone: int) -> None:
+        """Counts what needs no asking, before anything else is counted. done, gone: masks"""
+        self.granted, self.against = done, gone
+        self.details = {index: _GONE for index in range(self.size) if gone >> index & 1}
+        if done.bit_count() >= self.quorum:
+            self.outcome = Outcome.DONE
+        else:
+            self._weigh()
 
     def grant(self, index: int) -> bool:
         """Counts a server that did it, even after its time-out; true when that decided the round."""
@@ -222,7 +239,7 @@ class CompareRound(_Round):
         if reply is None or (reply == 0 and type(reply) is int) or (isinstance(reply, ErrorReply) and reply.wrong_type):
             if doubtful:
                 return self.miss(index, "not there, perhaps by an earlier release whose reply was lost")
-            self._refuse(index, "does not hold the token")
+            self._refuse(index, _GONE)
         else:
             return self.miss(
                 index, reply.text if isinstance(reply, ErrorReply) else f"unexpected reply {describe(reply)}"

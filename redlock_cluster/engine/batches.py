@@ -14,7 +14,7 @@ from redlock_cluster.core.names import Resource
 from redlock_cluster.core.timing import Terms
 from redlock_cluster.engine.comparisons import Extension, Release
 from redlock_cluster.engine.connection import Outbox
-from redlock_cluster.engine.rounds import Attempt, Round, Votes
+from redlock_cluster.engine.rounds import Attempt, Round
 from redlock_cluster.errors import LockNotAcquired, RedlockError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class _Flow:
         self._outbox = outbox
         self._under_way: deque[asyncio.Future[None]] = deque()
 
-    def sent(self, rounds: Sequence[Round[Votes]]) -> None:
+    def sent(self, rounds: Sequence[Round]) -> None:
         """A chunk has been queued."""
         self._outbox.flush()
         undecided = [wired for wired in rounds if not wired.decided]

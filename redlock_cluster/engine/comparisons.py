@@ -17,7 +17,7 @@ from redlock_cluster.core.votes import Token
 from redlock_cluster.engine.connection import Connection
 from redlock_cluster.engine.debts import Debt
 from redlock_cluster.engine.link import Link
-from redlock_cluster.engine.rounds import Round
+from redlock_cluster.engine.rounds import SLOTS, Round
 from redlock_cluster.lua import EXTEND, RELEASE
 
 if TYPE_CHECKING:
@@ -30,13 +30,14 @@ BARE_TTL_MS = 600_000
 """How long a release by bare token, whose ttl nobody here knows, is owed to a server that is away."""
 
 
-class _Comparison(Round[CompareRound]):
+class _Comparison(CompareRound, Round):
     """A round of comparisons. With no record (a bare token string) scripts are sent, which test the key's type."""
 
-    __slots__ = ("key", "record", "token")
+    __slots__ = (*SLOTS, "key", "record", "token")
 
     def __init__(self, group: Group, key: bytes, token: Token, patience: float, record: LeaseRecord | None) -> None:
-        super().__init__(group, key, CompareRound(group.size), patience)
+        CompareRound.__init__(self, group.size)
+        self._enter(group, key, patience)
         self.key, self.token, self.record = key, token, record
 
     @abstractmethod
@@ -72,7 +73,7 @@ class _Comparison(Round[CompareRound]):
     def _ask_one(self, link: Link) -> None:
         connection = link.connection
         if connection is None or connection.full:
-            self._miss(link.index, link.absence())
+            self._lose(link.index, link.absence())
         else:
             connection.send(self._command(self._spoken(connection.dialect)), self)
 
@@ -87,10 +88,10 @@ class _Comparison(Round[CompareRound]):
             self._progress()
 
     def _count(self, index: int, value: object) -> bool:
-        return self.votes.count(index, value)
+        return self.count(index, value)
 
     def _progress(self) -> None:
-        if self.votes.outcome is not None and not self.decided:
+        if self.outcome is not None and not self.decided:
             self._finish()
             self._decide()
 
@@ -103,14 +104,10 @@ class Release(_Comparison):
     def begin(self) -> Release:
         """Sends the round. A lease's round asks only where the token may be."""
         record = self.record
-        everyone = self.votes.everyone
+        everyone = self.everyone
         ask = everyone if record is None else record.sent & ~record.deleted
         if record is not None and ask != everyone:
-            for index in range(self.group.size):
-                if record.deleted >> index & 1:
-                    self.votes.count(index, 1)
-                elif not ask >> index & 1:
-                    self.votes.count(index, 0)
+            self.settle(record.deleted, everyone & ~(ask | record.deleted))
         self._ask(ask)
         return self
 
@@ -119,7 +116,7 @@ class Release(_Comparison):
         record = self.record
         if type(value) is int and value == 1 and record is not None:
             record.deleted |= 1 << connection.index
-            if self.votes.grant(connection.index):
+            if self.grant(connection.index):
                 self._progress()
         else:
             super().reply(connection, value)
@@ -136,11 +133,11 @@ class Release(_Comparison):
             self._owe(index)
         elif value == 0 and record is not None and record.deleted & bit:
             value = 1  # an earlier round of this lease did it
-        return self.votes.count(index, value, record is not None and bool(record.doubtful & bit))
+        return self.count(index, value, record is not None and bool(record.doubtful & bit))
 
-    def _miss(self, index: int, why: str) -> bool:
+    def _lose(self, index: int, why: str) -> bool:
         self._owe(index)
-        return self.votes.miss(index, why)
+        return self.miss(index, why)
 
     def _owe(self, index: int) -> None:
         """Has the server told later; from here on a 0 may be the owed release's doing."""
@@ -152,8 +149,8 @@ class Release(_Comparison):
             link.owe(_debt(link, record))
 
     def _finish(self) -> None:
-        if self.record is not None and self.votes.outcome is not None:
-            self.record.released(self.votes.outcome)
+        if self.record is not None and self.outcome is not None:
+            self.record.released(self.outcome)
 
 
 class Extension(_Comparison):
@@ -170,14 +167,13 @@ class Extension(_Comparison):
         """Sends the round, if the lease may still be extended."""
         record = self.record
         if record is None:
-            self._ask(self.votes.everyone)
+            self._ask(self.everyone)
             return True
         if not record.begin_extension(self.started, self.valid_until, self.ttl_ms):
             return False
         self.group.extensions[self.token] = self
-        for link in self.lane.links:
-            if not record.sent >> link.index & 1:
-                self.votes.count(link.index, 0)
+        if record.sent != self.everyone:
+            self.settle(0, self.everyone & ~record.sent)
         self._ask(record.sent)
         return True
 
@@ -195,7 +191,7 @@ class Extension(_Comparison):
         if self.record is not None:
             del self.group.extensions[self.token]
             now = self.group.clock()
-            self.record.extended(self.votes, now, self.valid_until, self.ttl_ms)
+            self.record.extended(self, now, self.valid_until, self.ttl_ms)
             if self.record.state(now) is LeaseState.LOST:
                 give_back(self.group, self.record)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from redlock_cluster.core.leases import LeaseRecord, LeaseState
 from redlock_cluster.core.names import Resource, resource_text
-from redlock_cluster.core.rounds import AcquireRound, Outcome, quorum_of
+from redlock_cluster.core.rounds import Outcome, quorum_of
 from redlock_cluster.core.timing import Timing
 from redlock_cluster.core.votes import ServerVote, Token, Verdict
 from redlock_cluster.engine.comparisons import Extension, Release, give_back
@@ -86,14 +86,14 @@ class Group:
             if self.clock() < lease.valid_until:
                 return lease
             attempt.abandon()
-            attempt.votes.too_late()
+            attempt.too_late()
         return self._refusal(attempt)
 
     def _refusal(self, attempt: Attempt) -> LockNotAcquired:
-        verdict = attempt.votes.verdict
+        verdict = attempt.verdict
         resource = resource_text(attempt.resource)
         if verdict is Verdict.UNAVAILABLE:
-            late = attempt.votes.granted.bit_count() >= attempt.votes.quorum
+            late = attempt.granted.bit_count() >= attempt.quorum
             text = "the quorum came too late" if late else "too many servers of its group did not vote"
             return QuorumUnavailable(f"{resource!r} is not locked: {text}", *self._context(attempt, attempt.resource))
         text = "somebody holds it" if verdict is Verdict.HELD else "contenders split the vote"
@@ -102,7 +102,7 @@ class Group:
     def _context(
         self, of: Attempt | Release | Extension | Inspection, resource: Resource
     ) -> tuple[str, str, tuple[ServerVote, ...], float]:
-        return resource_text(resource), self.name, of.votes.votes(self.names), self.clock() - of.started
+        return resource_text(resource), self.name, of.votes(self.names), self.clock() - of.started
 
     # --- release ---------------------------------------------------------------------------------------------------
 
@@ -123,7 +123,7 @@ class Group:
 
     def released(self, release: Release, resource: Resource) -> RedlockError | None:
         """What a decided release came to: None when a quorum did it, else why that can't be said."""
-        outcome = release.votes.outcome
+        outcome = release.outcome
         if outcome is Outcome.DONE:
             return None
         context = self._context(release, resource)
@@ -138,17 +138,17 @@ class Group:
         await self.extension_ended(record)
         extension = Extension(self, record.key, record.token, self.timing.terms(ttl_ms), record)
         if extension.begin():
-            await extension.wait()
+            await extension
         return self.extended(extension, record)
 
     async def extension_ended(self, record: LeaseRecord) -> None:
         """Returns when no extension of a lease is under way."""
         while (running := self.extensions.get(record.token)) is not None:
-            await running.wait()
+            await running
 
     def extended(self, extension: Extension, record: LeaseRecord) -> RedlockError | None:
         """What an extension came to: None when a quorum did it in time, else why not."""
-        if record.remaining(self.clock()) and extension.votes.outcome is Outcome.DONE:
+        if record.remaining(self.clock()) and extension.outcome is Outcome.DONE:
             return None
         context = self._context(extension, record.resource)
         if record.state(self.clock()) is LeaseState.LOST:
@@ -164,23 +164,23 @@ class Group:
         """Extends by a token string: a lease of its own when a quorum still knows the token."""
         extension = Extension(self, key, token, self.timing.terms(ttl_ms), None)
         extension.begin()
-        await extension.wait()
-        outcome, context = extension.votes.outcome, self._context(extension, resource)
+        await extension
+        outcome, context = extension.outcome, self._context(extension, resource)
         if outcome is Outcome.GONE or (outcome is Outcome.DONE and self.clock() >= extension.valid_until):
             return LeaseLost(f"{context[0]!r} is not held by this token", *context)
         if outcome is not Outcome.DONE:
             return QuorumUnavailable(f"whether {context[0]!r} was extended is unknown", *context)
         record = LeaseRecord(resource, key, token, ttl_ms, extension.valid_until, (1 << self.size) - 1)
-        record.extension = extension.votes
+        record.extension = extension
         return record
 
     # --- look ------------------------------------------------------------------------------------------------------
 
     async def is_locked(self, resource: Resource, key: bytes) -> bool | QuorumUnavailable:
         """Whether a quorum of servers names one holder of the key."""
-        inspection = Inspection(self, key, AcquireRound(self.size, patient=True), self.timing.server_timeout).begin(key)
-        await inspection.wait()
-        votes = inspection.votes
+        inspection = Inspection(self, key, self.timing.server_timeout).begin(key)
+        await inspection
+        votes = inspection
         if votes.verdict is Verdict.UNAVAILABLE or (votes.verdict is Verdict.SPLIT and votes.may_be_held()):
             text = f"whether {resource_text(resource)!r} is locked is unknown"
             return QuorumUnavailable(text, *self._context(inspection, resource))

@@ -61,25 +61,25 @@ class Lane:
     """One place in the pools of a group's servers.
 
     links: in voting order; usable: mask of the servers that can answer now; parts: their connections, by dialect
-    unusable: the other links
+    unusable: mask of the others; why: for each of those, by place
     """
 
-    __slots__ = ("_outbox", "links", "parts", "unusable", "usable")
+    __slots__ = ("_outbox", "links", "parts", "unusable", "usable", "why")
 
     def __init__(self, links: tuple[Link, ...], outbox: Outbox) -> None:
         self.links, self._outbox = links, outbox
         self.parts: tuple[Broadcast, ...] = ()
-        self.unusable = links
-        self.usable = 0
         for link in links:
             link.lane = self
+        self.refresh()
 
     def refresh(self) -> None:
-        """A connection came, went, fell silent, is full, or is none of these any more."""
+        """A connection came, went, fell silent, is full, or none of these any more; or its absence has a new cause."""
         for part in self.parts:
             part.hand_over()
         by_dialect: dict[Dialect, list[Connection]] = {}
-        unusable, self.usable = [], 0
+        self.usable = 0
+        self.why: dict[int, str] = {}
         for link in self.links:
             connection = link.connection
             if connection is not None:
@@ -88,8 +88,8 @@ class Lane:
                     by_dialect.setdefault(connection.dialect, []).append(connection)
                     self.usable |= 1 << link.index
                     continue
-            unusable.append(link)
-        self.unusable = tuple(unusable)
+            self.why[link.index] = link.absence()
+        self.unusable = (1 << len(self.links)) - 1 & ~self.usable
         self.parts = tuple(Broadcast(spoken, tuple(some), self._outbox) for spoken, some in by_dialect.items())
 
     def hand_over(self) -> None:

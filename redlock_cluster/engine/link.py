@@ -240,7 +240,6 @@ class Link:
     def _lost(self, connection: Connection) -> None:
         if self.connection is connection:
             self.connection = None
-            self._changed()
             greeting = self.greeting
             if greeting is not None and greeting.client_id is not None and greeting.run_id:
                 self._unkilled[greeting.client_id] = greeting.run_id
@@ -248,6 +247,7 @@ class Link:
                 self._predecessor_unknown = True
             self.error = self.last_error = connection.reason
             self.since = self.clock()
+            self._changed()
             self._broken.set()
             _log.info("lost the connection to %s: %s", self.name, connection.reason)
 
@@ -256,7 +256,8 @@ class Link:
         text = text or type(error).__name__
         if text != self.error:
             _log.info("can't connect to %s: %s", self.name, text)
-        self.error = self.last_error = text
+            self.error = self.last_error = text
+            self._changed()
 
 
 class _Probe:

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import math
-from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from abc import abstractmethod
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Final, Protocol
 
 from hiredis import pack_command
 
 from redlock_cluster.core.commands import ErrorReply
 from redlock_cluster.core.leases import LeaseRecord
 from redlock_cluster.core.names import Resource
-from redlock_cluster.core.rounds import AcquireRound, CompareRound
+from redlock_cluster.core.rounds import AcquireRound, Tally
 from redlock_cluster.core.timing import Terms
 from redlock_cluster.core.votes import Verdict
 from redlock_cluster.engine.connection import Connection
@@ -25,12 +26,11 @@ from redlock_cluster.engine.debts import Debt
 
 if TYPE_CHECKING:
     from redlock_cluster.engine.group import Group
+    from redlock_cluster.engine.lanes import Lane
 
-__all__ = ["LOST_REPLY", "Attempt", "Inspection", "Round", "Votes", "Waiter"]
+__all__ = ["LOST_REPLY", "SLOTS", "Attempt", "Inspection", "Round", "Waiter"]
 
 LOST_REPLY = "the connection broke before the reply"
-
-Votes = TypeVar("Votes", bound=AcquireRound | CompareRound)
 
 
 class Waiter(Protocol):
@@ -60,33 +60,44 @@ class _Both:
                 waiter.set_result(None)
 
 
-class Round(ABC, Generic[Votes]):
-    """A round in flight: a sink for replies, and those who wait for its end.
+def _nothing() -> Generator[object, None, None]:
+    return
+    yield
 
-    votes: counts what the servers say; patience: seconds it waits for them; started: engine time before the first byte
+
+class Round(Tally):
+    """A round in flight: counts votes, is the sink for replies, and tells those who wait for its end.
+
+    lane: the connections that carry its key; patience: seconds it waits for votes
+    started: engine time before the first byte; decided: it has ended, though votes may still come
     """
 
-    __slots__ = ("_waiter", "decided", "group", "lane", "patience", "started", "votes")
+    if not TYPE_CHECKING:  # a base beside another one with slots can have none itself; SLOTS are for its heirs
+        __slots__ = ()
 
-    def __init__(self, group: Group, key: bytes, votes: Votes, patience: float) -> None:
-        self.group = group
-        self.votes = votes
-        self.patience = patience
+    group: Group
+    lane: Lane
+    patience: float
+    started: float
+    decided: bool
+    _waiter: Waiter | None
+
+    def _enter(self, group: Group, key: bytes, patience: float) -> None:
+        self.group, self.patience = group, patience
         self.lane = group.lane(key)
         self.started = group.clock()
         self.decided = False
-        self._waiter: Waiter | None = None
+        self._waiter = None
+
+    def __await__(self) -> Generator[object, None, None]:
+        """Waits until the round is decided; cancelling that leaves the round running."""
+        return _nothing() if self.decided else self.ended().__await__()
 
     def ended(self) -> asyncio.Future[None]:
         """Done when the round, which is not decided yet, is; cancelling it leaves the round running."""
         waiter: asyncio.Future[None] = self.group.loop.create_future()
         self.add_waiter(waiter)
         return waiter
-
-    async def wait(self) -> None:
-        """Returns when the round is decided; cancelling it leaves the round running."""
-        if not self.decided:
-            await self.ended()
 
     def add_waiter(self, waiter: Waiter) -> None:
         """Has somebody told when the round, which is not decided yet, is."""
@@ -95,19 +106,13 @@ class Round(ABC, Generic[Votes]):
     def abandon(self) -> None:
         """Nobody wants the outcome any more; the round goes on."""
 
-    @property
-    def outstanding(self) -> int:
-        """Mask of the servers that have not voted."""
-        votes = self.votes
-        return votes.everyone & ~(votes.granted | votes.against | votes.absent)
-
     @abstractmethod
     def reply(self, connection: Connection, value: object) -> None:
         """Counts a server's reply."""
 
     def lost(self, connection: Connection) -> None:
         """The connection broke: ABSENT."""
-        if self._miss(connection.index, LOST_REPLY):
+        if self._lose(connection.index, LOST_REPLY):
             self._progress()
 
     def expire(self) -> None:
@@ -117,12 +122,12 @@ class Round(ABC, Generic[Votes]):
         for link in self.lane.links:
             if outstanding >> link.index & 1:
                 link.overdue(self.patience)
-                progress |= self.votes.miss(link.index, "no answer in time")
+                progress |= self.miss(link.index, "no answer in time")
         if progress:
             self._progress()
 
-    def _miss(self, index: int, why: str) -> bool:
-        return self.votes.miss(index, why)
+    def _lose(self, index: int, why: str) -> bool:
+        return self.miss(index, why)
 
     @abstractmethod
     def _progress(self) -> None:
@@ -140,13 +145,17 @@ class Round(ABC, Generic[Votes]):
             waiter.set_result(None)
 
 
-class Attempt(Round[AcquireRound]):
+SLOTS: Final = ("_waiter", "decided", "group", "lane", "patience", "started")
+
+
+class Attempt(AcquireRound, Round):
     """One attempt to acquire: its token, its votes, and the lease if it wins."""
 
-    __slots__ = ("key", "lease", "resource", "sent", "terms", "token")
+    __slots__ = (*SLOTS, "key", "lease", "resource", "sent", "terms", "token")
 
     def __init__(self, group: Group, resource: Resource, key: bytes, terms: Terms, at_most: float = math.inf) -> None:
-        super().__init__(group, key, AcquireRound(group.size), terms.patience if terms.patience < at_most else at_most)
+        AcquireRound.__init__(self, group.size)
+        self._enter(group, key, terms.patience if terms.patience < at_most else at_most)
         self.resource, self.key, self.terms = resource, key, terms
         self.token = group.new_token()
         self.lease: LeaseRecord | None = None
@@ -154,10 +163,8 @@ class Attempt(Round[AcquireRound]):
 
     def begin(self) -> Attempt:
         """SET to every server that can answer, all in this turn of the loop; to none if they can't make a quorum."""
-        lane, votes = self.lane, self.votes
-        for link in lane.unusable:
-            votes.miss(link.index, link.absence())
-        if votes.verdict is not None:
+        lane = self.lane
+        if lane.unusable and self.leave_out(lane.unusable, lane.why) and self.verdict is not None:
             self._decide()
             return self
         self.sent = lane.usable
@@ -170,12 +177,12 @@ class Attempt(Round[AcquireRound]):
         """Counts a vote; once the round is decided, a late grant only adds to `held_on`."""
         dialect = connection.dialect
         if value == dialect.granted:
-            if self.votes.grant(connection.index):
+            if self.grant(connection.index):
                 self._progress()
             return
         if value is not None and type(value) is not bytes:
             self._odd(connection, value)
-        if self.votes.count(connection.index, value, dialect.names_holder):
+        if self.count(connection.index, value, dialect.names_holder):
             self._progress()
 
     def _odd(self, connection: Connection, value: object) -> None:
@@ -190,11 +197,11 @@ class Attempt(Round[AcquireRound]):
     def _progress(self) -> None:
         if self.decided:
             return
-        verdict = self.votes.verdict
+        verdict = self.verdict
         if verdict is Verdict.WON:
             valid_until = self.started + self.terms.validity
             self.lease = LeaseRecord(self.resource, self.key, self.token, self.terms.ttl_ms, valid_until, self.sent)
-            self.lease.acquired = self.votes
+            self.lease.acquired = self
         else:
             self._give_back()
         if verdict is not None:
@@ -210,22 +217,26 @@ class Attempt(Round[AcquireRound]):
     def _give_back(self) -> None:
         """Releases the token on every server that was sent the SET, once."""
         sent, self.sent = self.sent, 0
-        answered = self.votes.answered
+        answered = self.answered
         for link in self.lane.links:
             if sent >> link.index & 1:
                 link.release(Debt(link, self.key, self.token, self.terms.ttl_ms, bool(answered >> link.index & 1)))
 
 
-class Inspection(Round[AcquireRound]):
+class Inspection(AcquireRound, Round):
     """Asks every server who holds a key. Nobody counts as a grant: WON means that it is free on a quorum."""
 
-    __slots__ = ()
+    __slots__ = SLOTS
+
+    def __init__(self, group: Group, key: bytes, patience: float) -> None:
+        AcquireRound.__init__(self, group.size, patient=True)
+        self._enter(group, key, patience)
 
     def begin(self, key: bytes) -> Inspection:
         """GET to every server that can answer."""
         command = pack_command((b"GET", key))
-        for link in self.lane.unusable:
-            self.votes.miss(link.index, link.absence())
+        if self.lane.unusable:
+            self.leave_out(self.lane.unusable, self.lane.why)
         for part in self.lane.parts:
             part.send(command, self)
         self._progress()
@@ -234,9 +245,9 @@ class Inspection(Round[AcquireRound]):
 
     def reply(self, connection: Connection, value: object) -> None:
         """Counts who holds it."""
-        if self.votes.count(connection.index, value, names_holder=True):
+        if self.count(connection.index, value, names_holder=True):
             self._progress()
 
     def _progress(self) -> None:
-        if self.votes.verdict is not None and not self.decided:
+        if self.verdict is not None and not self.decided:
             self._decide()

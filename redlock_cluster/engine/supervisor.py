@@ -171,7 +171,7 @@ class Engine:
         """Acquires an exclusive lease, or says why not. Cancelling it gives back what was granted."""
         attempt, limits = self.begin_acquire(resource, ttl, wait)
         try:
-            await attempt.wait()
+            await attempt
         except asyncio.CancelledError:
             attempt.abandon()
             raise
@@ -208,7 +208,7 @@ class Engine:
         release = self.begin_release(resource, lease)
         if not isinstance(release, Release):
             return release
-        await release.wait()
+        await release
         return self.released(release, resource)
 
     async def extend(self, resource: Resource, lease: LeaseRecord | Token, ttl: Seconds) -> LeaseRecord | RedlockError:

@@ -73,7 +73,7 @@ class Waiting:
             await self._pause(min(left, self._interval.after(made - 1, self._entropy.fraction())))
             attempt = Attempt(group, attempt.resource, attempt.key, attempt.terms, self._longest_round(limits)).begin()
             try:
-                await attempt.wait()
+                await attempt
             except asyncio.CancelledError:
                 attempt.abandon()
                 raise
