@@ -6,6 +6,7 @@ Valkey >= 9.0, `DELEX` in Redis >= 8.4, `SET … IFEQ` in both newer lines), els
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Literal
@@ -38,8 +39,8 @@ class ErrorReply(Exception):
     """An error that a server answered: a value among other replies, never raised by the engine itself."""
 
     def __init__(self, text: str = "") -> None:
-        super().__init__(text)
-        self.text = text
+        self.text = _told(text)
+        super().__init__(self.text)
 
     @property
     def code(self) -> str:
@@ -58,6 +59,16 @@ class ErrorReply(Exception):
         `DELEX … IFEQ` says so in words of its own.
         """
         return self.code == "WRONGTYPE" or self.text.startswith("ERR Key should be of string type")
+
+
+_TOKEN = re.compile("[0-9a-f]{32}@")
+_MOST_TOLD = 256
+
+
+def _told(text: str) -> str:
+    """An error without the arguments that servers repeat (a token among them), printable and of bearable length."""
+    text = _TOKEN.sub("…@", text.partition(", with args beginning with")[0])[:_MOST_TOLD]
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
 
 
 def describe(reply: object) -> str:

@@ -12,6 +12,7 @@ Token = NewType("Token", bytes)
 """A random owner value, unique per attempt: 32 hexadecimal digits, `@`, a readable owner label. Never logged whole."""
 
 _RANDOM_DIGITS = 32
+_MOST_TOLD = 256
 
 
 class Vote(enum.Enum):
@@ -64,4 +65,5 @@ def owner_label(token: bytes | None) -> str:
     random, at, label = token.partition(b"@")
     if not at or len(random) != _RANDOM_DIGITS:
         return "held by an unlabelled token"
-    return f"held by {label.decode('utf-8', 'replace')}"
+    text = label[:_MOST_TOLD].decode("utf-8", "replace")
+    return f"held by {''.join(c if c.isprintable() else '?' for c in text)}"

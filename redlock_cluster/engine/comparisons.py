@@ -33,12 +33,13 @@ BARE_TTL_MS = 600_000
 class _Comparison(CompareRound, Round):
     """A round of comparisons. With no record (a bare token string) scripts are sent, which test the key's type."""
 
-    __slots__ = (*SLOTS, "key", "record", "token")
+    __slots__ = (*SLOTS, "_in_full", "key", "record", "token")
 
     def __init__(self, group: Group, key: bytes, token: Token, patience: float, record: LeaseRecord | None) -> None:
         CompareRound.__init__(self, group.size)
         self._enter(group, key, patience)
         self.key, self.token, self.record = key, token, record
+        self._in_full = 0
 
     @abstractmethod
     def _command(self, dialect: Dialect) -> bytes:
@@ -81,8 +82,10 @@ class _Comparison(CompareRound, Round):
         return SCRIPTED if self.record is None else dialect
 
     def reply(self, connection: Connection, value: object) -> None:
-        """Counts a vote; NOSCRIPT is answered with the script in full while it still matters."""
-        if isinstance(value, ErrorReply) and value.code == "NOSCRIPT" and self._matters():
+        """Counts a vote; NOSCRIPT is answered with the script in full, once, while it still matters."""
+        unknown = isinstance(value, ErrorReply) and value.code == "NOSCRIPT"
+        if unknown and self._matters() and not self._in_full >> connection.index & 1:
+            self._in_full |= 1 << connection.index
             connection.send(self._script(), self)
         elif self._count(connection.index, value):
             self._progress()

@@ -23,6 +23,9 @@ __all__ = ["MAX_UNANSWERED", "Connection", "ConnectionFailed", "Outbox", "Sink"]
 MAX_UNANSWERED = 1 << 18
 """Commands that may wait for one connection's replies; beyond that its server's vote is ABSENT at once."""
 
+MAX_REPLY = 1 << 20
+"""Bytes that a server may send without ending a reply; one that sends more is given up."""
+
 _MISSING = object()
 
 
@@ -95,7 +98,7 @@ class Connection(asyncio.Protocol):
     lane: where it serves, None before
     silent: a full server timeout has passed since something was asked, without an answer
     impaired: it is silent or full, and so left out of rounds
-    heard: how many times data has arrived
+    heard: how many times replies have arrived; pushes and parts of replies don't count
     """
 
     __slots__ = (
@@ -104,6 +107,7 @@ class Connection(asyncio.Protocol):
         "_outbox",
         "_reader",
         "_transport",
+        "_unfinished",
         "alive",
         "client_id",
         "dialect",
@@ -128,7 +132,7 @@ class Connection(asyncio.Protocol):
         self.client_id: int | None = None
         self.lane: Lane | None = None
         self.alive = self.silent = self.impaired = False
-        self.heard = 0
+        self.heard = self._unfinished = 0
         self.reason = "the server closed the connection"
 
     @property
@@ -213,12 +217,9 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop: hands each whole reply to the next in line."""
-        self.heard += 1
-        if self.impaired and self.lane is not None:
-            self.silent = False
-            self.lane.refresh()
         self._reader.feed(data)
         pending, gets = self.pending, self._reader.gets
+        answered = False
         while self.alive:
             try:
                 reply = gets()
@@ -226,13 +227,31 @@ class Connection(asyncio.Protocol):
                 self.abort("what answers there does not speak the Redis protocol")
                 return
             if reply is _MISSING:
+                if answered:
+                    self._answered()
+                else:
+                    self._wait(len(data))
                 return
             if reply.__class__ is PushNotification:
+                self._unfinished = 0
                 continue
             if not pending:
                 self.abort("the server sent a reply that nobody had asked for")
                 return
+            answered = True
             pending.popleft().reply(self, reply)
+
+    def _answered(self) -> None:
+        self.heard += 1
+        self._unfinished = 0
+        if self.impaired and self.lane is not None:
+            self.silent = False
+            self.lane.refresh()
+
+    def _wait(self, size: int) -> None:
+        self._unfinished += size
+        if self._unfinished > MAX_REPLY:
+            self.abort("the server sent a reply without an end")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the loop: the connection is gone; everyone in line hears of it."""

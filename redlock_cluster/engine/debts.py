@@ -26,30 +26,34 @@ class Debt:
     record: the lease it was, which is told of the deletion
     """
 
-    __slots__ = ("expires_at", "key", "link", "record", "token", "ttl")
+    __slots__ = ("_in_full", "expires_at", "key", "link", "record", "token", "ttl")
 
     def __init__(
         self, link: Link, key: bytes, token: Token, ttl_ms: int, answered: bool, record: LeaseRecord | None = None
     ) -> None:
         self.link, self.key, self.token, self.ttl, self.record = link, key, token, ttl_ms / 1000, record
+        self._in_full = False
         self.expires_at = link.clock() + self.ttl if answered else _NEVER
 
     def reply(self, connection: Connection, value: object) -> None:
         """Deleted, or not there: settled. NOSCRIPT: the script in full. Any other error: at the next health check."""
         if not isinstance(value, ErrorReply) or value.wrong_type:
-            if value == 1 and self.record is not None:
+            if type(value) is int and value == 1 and self.record is not None:
                 self.record.deleted |= 1 << connection.index
             if self.expires_at == _NEVER and self.link.may_still_land:
                 self._again()
-        elif value.code == "NOSCRIPT":
+        elif value.code == "NOSCRIPT" and not self._in_full:
+            self._in_full = True
             connection.send(evaluate(RELEASE, self.key, self.token), self)
         else:
             self._again()
 
     def _again(self) -> None:
+        self._in_full = False
         self.expires_at = min(self.expires_at, self.link.clock() + self.ttl)
         self.link.owe(self)
 
     def lost(self, connection: Connection) -> None:
         """Whether it was done is unknown: again on the next connection."""
+        self._in_full = False
         self.link.owe(self)

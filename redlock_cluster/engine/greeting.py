@@ -91,6 +91,8 @@ def _authentication(reply: object, password: str | None) -> str:
         return "what answers there is not a Redis-protocol server"
     if reply.code in _TELLING or (password and reply.text in _OLD_REFUSALS):
         return reply.text.replace(password, "…") if password else reply.text
+    if password and password in reply.text:
+        return "the server refused the greeting"
     return f"the server refused the greeting ({reply.code[:16]})"
 
 
@@ -111,8 +113,10 @@ def _require_master(facts: dict[str, str]) -> None:
 
 def _version_in(facts: dict[str, str]) -> str:
     if "valkey_version" in facts:
-        return f"valkey {facts['valkey_version']}"
-    return f"redis {facts['redis_version']}" if "redis_version" in facts else ""
+        told = f"valkey {facts['valkey_version']}"
+    else:
+        told = f"redis {facts['redis_version']}" if "redis_version" in facts else ""
+    return "".join(c for c in told[:64] if c.isprintable())
 
 
 @cache

@@ -31,6 +31,7 @@ _log = logging.getLogger(__name__)
 _GRACE = 0.01  # seconds that a suspect connection gets at least
 _QUIET_TURNS = 5
 _CLOSING_TURNS = 50  # milliseconds at least
+_MOST_UNKILLED = 100  # of a server that hangs up again and again; older ones count as not killable
 _SETTLED_AT_ONCE = 1000  # tokens released in one health check, so that it does not hold up the loop
 
 _TIME = pack_command((b"TIME",))
@@ -243,6 +244,9 @@ class Link:
             greeting = self.greeting
             if greeting is not None and greeting.client_id is not None and greeting.run_id:
                 self._unkilled[greeting.client_id] = greeting.run_id
+                if len(self._unkilled) > _MOST_UNKILLED:
+                    del self._unkilled[next(iter(self._unkilled))]
+                    self._predecessor_unknown = True
             else:
                 self._predecessor_unknown = True
             self.error = self.last_error = connection.reason

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import hiredis
 
@@ -187,3 +187,87 @@ async def turns(number: int = 3) -> None:
     """Lets the loop turn."""
     for _ in range(number):
         await asyncio.sleep(0)
+
+
+Answer = Callable[[Words], bytes | list[bytes]]
+"""What a server says to a command: all at once, or piece by piece."""
+
+
+def honest(words: Words) -> bytes:
+    """What a server without any locks says, that has and does whatever it is asked to compare."""
+    match words:
+        case [b"SET", _, _, b"NX", *rest]:
+            return NIL if b"GET" in rest else OK
+        case [b"SET", *_]:
+            return OK
+        case [b"GET", *_]:
+            return NIL
+        case [b"TIME"]:
+            return b"*2\r\n$1\r\n1\r\n$1\r\n1\r\n"
+        case _:
+            return ONE
+
+
+class AutomaticWire(Wire):
+    """One connection, whose server says to every command what its group's `answers` and `greetings` say."""
+
+    group: AutomaticGroup
+    index: int
+
+    def write(self, data: bytes) -> None:  # type: ignore[override]
+        seen = len(self.commands)
+        super().write(data)
+        if new := self.commands[seen:]:
+            asyncio.get_running_loop().call_soon(self._say, self.group.answers[self.index], new)
+
+    def _greet(self, commands: list[Words]) -> None:
+        told = {id(words): self._greeting_reply(words) for words in commands}
+        self._say(lambda words: self.group.greetings[self.index](words, told[id(words)]), commands)
+
+    def _say(self, answer: Answer, commands: list[Words]) -> None:
+        for words in commands:
+            said = answer(words)
+            for piece in said if isinstance(said, list) else [said]:
+                if not self.closed:
+                    self.protocol.data_received(piece)
+
+
+class AutomaticGroup(Group):
+    """Servers that answer by themselves; the test may change what each of them says.
+
+    answers: by server, to every command after the greeting
+    greetings: by server, to every command of the greeting; the second argument is what a server should say
+    mishaps: what reached the loop's exception handler
+    """
+
+    def __init__(self, size: int = 3, **options: object) -> None:
+        super().__init__(size, **options)  # type: ignore[arg-type]
+        self.answers: list[Answer] = [honest] * size
+        self.greetings: list[Callable[[Words, bytes], bytes | list[bytes]]] = [lambda _, usual: usual] * size
+        self.mishaps: list[dict[str, object]] = []
+
+    async def _dial(self, server: ServerOptions, protocol: asyncio.Protocol) -> None:
+        index = server.port - 1000
+        lives = self.wires[index]
+        wire = AutomaticWire(protocol, 10 * (index + 1) + len(lives), self.run_ids[index], self.probes)
+        wire.group, wire.index = self, index
+        lives.append(wire)
+        protocol.connection_made(wire)
+
+    async def __aenter__(self) -> AutomaticGroup:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: self.mishaps.append(context))
+        await super().__aenter__()
+        self.tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        return self
+
+    def whole(self) -> bool:
+        """Whether nothing was raised where nobody catches it, and no task of the engine has ended."""
+        return not self.mishaps and not any(task.done() for task in self.tasks)
+
+    async def standing(self) -> None:
+        """Waits until every server has a connection that is greeted."""
+        for _ in range(2000):
+            if all(wire._greeted and not wire.closed for wire in self.now):
+                return await turns(8)
+            await asyncio.sleep(0.001)
+        raise AssertionError("not connected again")
