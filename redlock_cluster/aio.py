@@ -15,7 +15,7 @@ from redlock_cluster.engine.cluster import Cluster, Source
 from redlock_cluster.engine.supervisor import Status
 from redlock_cluster.engine.waiting import RETRY, Wait
 from redlock_cluster.errors import ClosedError, RedlockError
-from redlock_cluster.leases import AsyncLease, known, records, unlocked
+from redlock_cluster.leases import AsyncLease, elsewhere, known, records, unlocked
 from redlock_cluster.mutexes import AsyncMutex
 from redlock_cluster.results import Lost, Ok, Refused, lost, refused
 
@@ -108,7 +108,7 @@ class AsyncSupervisor:
         answered: the lease then stays valid as long as it was.
         """
         engine = await self._cluster.engine(self._name)
-        outcome = await engine.extend(resource, known(engine, lease), ttl)
+        outcome = await engine.extend(resource, known(engine, lease), ttl, elsewhere(engine, lease))
         if isinstance(outcome, RedlockError):
             return lost(outcome)
         if isinstance(lease, AsyncLease) and lease._record is outcome:

@@ -21,6 +21,7 @@ __all__ = [
     "HeldLease",
     "Lease",
     "abandon",
+    "elsewhere",
     "give_up",
     "granted",
     "known",
@@ -162,6 +163,11 @@ def known(engine: Engine, lease: HeldLease | str) -> LeaseRecord | Token:
     if isinstance(lease, str):
         return Token(lease.encode())
     raise TypeError(f"a lease or its token, a str, not {type(lease).__name__}")
+
+
+def elsewhere(engine: Engine, lease: HeldLease | str) -> LeaseRecord | None:
+    """What another engine of this process knows a lease by."""
+    return lease._record if isinstance(lease, HeldLease) and lease._engine is not engine else None
 
 
 def granted(supervisor: Supervisor, engine: Engine, outcome: LeaseRecord | LockNotAcquired) -> Lease:

@@ -17,7 +17,7 @@ from redlock_cluster.engine.supervisor import Engine, Status
 from redlock_cluster.engine.waiting import RETRY, Wait, longest
 from redlock_cluster.errors import ClosedError, NotHeld, QuorumUnavailable, RedlockError
 from redlock_cluster.home import Home
-from redlock_cluster.leases import Lease, abandon, give_up, granted, known, locked, records, unlocked
+from redlock_cluster.leases import Lease, abandon, elsewhere, give_up, granted, known, locked, records, unlocked
 from redlock_cluster.mutexes import Mutex
 from redlock_cluster.options import DeploymentOptions
 from redlock_cluster.options.file import load_options
@@ -136,7 +136,7 @@ class Supervisor:
         """
 
         async def extend(engine: Engine) -> Ok[Lease] | Lost:
-            outcome = await engine.extend(resource, known(engine, lease), ttl)
+            outcome = await engine.extend(resource, known(engine, lease), ttl, elsewhere(engine, lease))
             if isinstance(outcome, RedlockError):
                 return lost(outcome)
             if isinstance(lease, Lease) and lease._record is outcome:

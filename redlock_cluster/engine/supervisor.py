@@ -12,7 +12,7 @@ from threading import get_ident
 
 from redlock_cluster.core.batches import distinct
 from redlock_cluster.core.leases import LeaseRecord
-from redlock_cluster.core.names import Resource, resource_bytes
+from redlock_cluster.core.names import Resource, resource_bytes, resource_text
 from redlock_cluster.core.ring import Ring
 from redlock_cluster.core.rounds import Outcome
 from redlock_cluster.core.timing import Seconds
@@ -27,7 +27,7 @@ from redlock_cluster.engine.link import Link
 from redlock_cluster.engine.ports import Ports
 from redlock_cluster.engine.rounds import Attempt
 from redlock_cluster.engine.waiting import Limits, Wait, Waiting
-from redlock_cluster.errors import ClosedError, LockNotAcquired, NotHeld, QuorumUnavailable, RedlockError
+from redlock_cluster.errors import ClosedError, LeaseLost, LockNotAcquired, NotHeld, QuorumUnavailable, RedlockError
 from redlock_cluster.options import DeploymentOptions
 
 __all__ = ["ClusterStatus", "Engine", "Status"]
@@ -211,14 +211,22 @@ class Engine:
         await release
         return self.released(release, resource)
 
-    async def extend(self, resource: Resource, lease: LeaseRecord | Token, ttl: Seconds) -> LeaseRecord | RedlockError:
-        """Extends by lease or token: the lease when a quorum extended it in time, else why not."""
+    async def extend(
+        self, resource: Resource, lease: LeaseRecord | Token, ttl: Seconds, elsewhere: LeaseRecord | None = None
+    ) -> LeaseRecord | RedlockError:
+        """Extends by lease or token: the lease when a quorum extended it in time, else why not.
+
+        elsewhere: the lease that another engine keeps for the token; it is believed no longer than servers keep it now
+        """
         if self.forked:
             return NotHeld(_PARENT)
         ttl_ms = self._timing.ttl_ms(ttl)
         group, key = self.route(resource)
         if isinstance(lease, LeaseRecord):
             return await group.extend(_same(lease, key), ttl_ms) or lease
+        now = self.clock()
+        if elsewhere and not elsewhere.begin_extension(now, now + self._timing.validity(ttl_ms), ttl_ms):
+            return LeaseLost(f"the lease on {resource_text(resource)!r} had ended", resource_text(resource), group.name)
         return await group.extend_token(resource, key, lease, ttl_ms)
 
     async def acquire_many(self, resources: Sequence[Resource], ttl: Seconds) -> list[LeaseRecord | LockNotAcquired]:

@@ -157,6 +157,22 @@ class TestClose:
         assert servers.values(key) == [lease.token.encode()] * servers.size
         await everywhere(lambda: servers.values(key), None)
 
+    async def test_lease_of_an_earlier_life_believes_no_more_than_its_extension_gives(
+        self, make: Make, resource: str
+    ) -> None:
+        api = await make()
+        old = await api.held(resource, 60)
+        await api.close()
+        await api.start()
+        new = held(await api.extend(resource, old, 5))
+        assert new is not old
+        assert old.remaining <= new.remaining <= 5
+        ended = await api.held(f"{resource}-ended", 0.1)
+        await api.close()
+        await api.start()
+        await eventually(lambda: not ended.valid)
+        assert await api.extend(f"{resource}-ended", ended, 5) == Err("not_held")
+
     async def test_close_sends_what_was_released(
         self, make: Make, servers: ServerGroup, resource: str, key: bytes
     ) -> None:
