@@ -30,6 +30,8 @@ __all__ = [
     "unlocked",
 ]
 
+_UNLOCKED: Ok[None] = Ok(None)
+
 
 class HeldLease:
     """A lock that was acquired.
@@ -184,7 +186,7 @@ def locked(supervisor: Supervisor, engine: Engine, outcome: LeaseRecord | LockNo
 
 def unlocked(error: RedlockError | None) -> Ok[None] | Lost:
     """The result that tells what a release came to."""
-    return Ok(None) if error is None else lost(error)
+    return _UNLOCKED if error is None else lost(error)
 
 
 def abandon(lease: HeldLease) -> None:

@@ -113,7 +113,7 @@ class AcquireRound(Tally):
     __slots__ = ("hopeless", "patient", "verdict")
 
     def __init__(self, size: int, patient: bool = False) -> None:
-        super().__init__(size)
+        Tally.__init__(self, size)
         self.patient = patient
         self.verdict: Verdict | None = None
         self.hopeless = False
@@ -205,7 +205,7 @@ class CompareRound(Tally):
     __slots__ = ("outcome",)
 
     def __init__(self, size: int) -> None:
-        super().__init__(size)
+        Tally.__init__(self, size)
         self.outcome: Outcome | None = None
 
     def settle(self, done: int, gone: int) -> None:
