@@ -99,9 +99,12 @@ class Cluster:
     async def close(self) -> None:
         """Closes every deployment; the supervisor can be started again."""
         self._check_place()
-        if self._starting is not None:
-            self._starting.cancel()
-            await asyncio.wait({self._starting})
+        starting = self._starting
+        if starting is not None:
+            starting.cancel()
+            await asyncio.wait({starting})
+            if self._starting is starting:  # cancelled before its first step, it could not say so itself
+                self._starting = None
         engines, self._engines = self._engines, {}
         self._phase, self._loop = _Phase.CLOSED, None
         await asyncio.gather(*(engine.close() for engine in engines.values()))

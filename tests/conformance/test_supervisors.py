@@ -141,6 +141,13 @@ class TestClose:
         await api.close()
         await api.close()
 
+    async def test_supervisor_that_was_closed_while_it_started_starts_again(self, make: Make, resource: str) -> None:
+        for _ in range(5):
+            api = await make(start=False)
+            await asyncio.gather(api.start(), api.close(), return_exceptions=True)
+            await api.start()
+            assert await api.lock(resource, 0.1, wait=5)
+
     async def test_close_before_start_is_fine(self, make: Make, resource: str) -> None:
         api = await make(start=False)
         await api.close()
