@@ -1,0 +1,32 @@
+"""Deterministic simulation: the real engine in virtual time, over a simulated network and model servers.
+
+One seed is one history. `docs/simulation.md` tells how the project uses it on itself.
+"""
+
+from redlock_cluster.testing.simulation.clocks import MachineClock
+from redlock_cluster.testing.simulation.connections import Connection, Pipe, Service, Session
+from redlock_cluster.testing.simulation.entropy import SeededEntropy, stream
+from redlock_cluster.testing.simulation.hosts import Host
+from redlock_cluster.testing.simulation.loop import Stalled, VirtualLoop
+from redlock_cluster.testing.simulation.network import Network, SimulatedDialer
+from redlock_cluster.testing.simulation.processes import Process
+from redlock_cluster.testing.simulation.world import SimulatedClient, SimulatedServer, Simulation
+
+__all__ = [
+    "Connection",
+    "Host",
+    "MachineClock",
+    "Network",
+    "Pipe",
+    "Process",
+    "SeededEntropy",
+    "Service",
+    "Session",
+    "SimulatedClient",
+    "SimulatedDialer",
+    "SimulatedServer",
+    "Simulation",
+    "Stalled",
+    "VirtualLoop",
+    "stream",
+]

@@ -1,0 +1,187 @@
+"""A whole simulated world: clients that run the real engine, model servers, and the network between them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from redlock_cluster.aio import AsyncSupervisor
+from redlock_cluster.engine.cluster import Cluster
+from redlock_cluster.engine.ports import Clock, Ports
+from redlock_cluster.options import Options
+from redlock_cluster.options.file import load_options
+from redlock_cluster.testing.model import VALKEY_9, ModelServer, ModelVersion
+from redlock_cluster.testing.simulation.clocks import MachineClock
+from redlock_cluster.testing.simulation.entropy import SeededEntropy, stream
+from redlock_cluster.testing.simulation.loop import VirtualLoop
+from redlock_cluster.testing.simulation.network import Network
+from redlock_cluster.testing.simulation.processes import Process
+
+__all__ = ["SimulatedClient", "SimulatedServer", "Simulation"]
+
+T = TypeVar("T")
+
+
+class SimulatedServer:
+    """A model server on a host of the network, with a clock of its own.
+
+    clock: its `wall` is the server's time; model: what executes the commands; host: what the network sees
+    """
+
+    def __init__(self, network: Network, name: str, version: ModelVersion, clock: MachineClock) -> None:
+        self.name, self.clock = name, clock
+        self._runs = 1
+        self.model = ModelServer(clock.wall, version, run_id=self._run_id())
+        self.host = network.add(name, self.model)
+
+    def _run_id(self) -> str:
+        return f"{self.name.encode().hex()}{self._runs:x}".rjust(40, "0")[-40:]
+
+    def crash(self, unnoticed: bool = False) -> None:
+        """Stops at once; unnoticed: clients don't hear of it."""
+        self.host.crash(unnoticed)
+        self.model.crash()
+
+    def restart(self, keep_memory: bool = True) -> None:
+        """Is there again after a crash, with or without what it held."""
+        self._runs += 1
+        self.model.restart(keep_memory, self._run_id())
+        self.host.start()
+
+    def freeze(self) -> None:
+        """Takes connections and bytes, answers nothing."""
+        self.host.freeze()
+
+    def thaw(self) -> None:
+        """Goes on with what has arrived meanwhile."""
+        self.host.thaw()
+
+
+class SimulatedClient:
+    """A machine with one process, in which a supervisor runs.
+
+    supervisor: the real one, over simulated ports; clock: the machine's; process: runs what belongs to it
+    """
+
+    def __init__(self, world: Simulation, name: str, options: Options, clock: MachineClock, view: Clock) -> None:
+        self.name, self.clock, self._network = name, clock, world.network
+        self.process = Process(world.loop, name)
+        entropy = SeededEntropy(stream(world.seed, f"client {name}"))
+        self.supervisor = _supervisor(options, Ports(view, world.network.dialer(name), entropy))
+
+    def spawn(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Runs a coroutine in the client's process."""
+        return self.process.spawn(coroutine)
+
+    def pause(self, suspended: bool = False) -> None:
+        """The process stands still; suspended: with its machine, whose monotonic clock stops too."""
+        self.process.pause()
+        if suspended:
+            self.clock.suspend()
+
+    def resume(self, timers_first: bool = False) -> None:
+        """It goes on; timers_first: timers that are due run before what has arrived is read."""
+        self.clock.wake()
+        self.process.resume(timers_first)
+
+    def die(self, unnoticed: bool = False) -> None:
+        """The process is killed; unnoticed: with its machine, so that no server hears of it."""
+        self.process.kill()
+        for connection in list(self._network.connections.values()):
+            if connection.client == self.name:
+                connection.orphan(unnoticed)
+
+
+class Simulation:
+    """A loop in virtual time, a network, servers and clients, all repeated by a seed.
+
+        with Simulation(seed=1) as world:
+            servers = [world.server(f"server{i}:6379") for i in range(3)]
+            alice = world.client("alice", {"servers": [{"host": f"server{i}"} for i in range(3)]})
+
+            async def main() -> None:
+                lease = (await alice.supervisor.lock("invoice:42", 10)).value
+                servers[0].freeze()
+                ...
+
+            world.run(main)
+
+    seed: what all randomness comes from; network: any other than the default one, made for `loop`
+    """
+
+    def __init__(self, seed: int | str, network: Callable[[VirtualLoop], Network] | None = None) -> None:
+        self.seed = seed
+        self.loop = VirtualLoop()
+        make = network or (lambda loop: Network(loop, stream(seed, "network")))
+        self.network = make(self.loop)
+        self.servers: list[SimulatedServer] = []
+        self.clients: list[SimulatedClient] = []
+
+    def server(
+        self, name: str, version: ModelVersion = VALKEY_9, rate: float = 1.0, offset: float = 0.0
+    ) -> SimulatedServer:
+        """A server at `host:port` with a clock of its own."""
+        clock = MachineClock(self.loop.time, rate, offset)
+        self.servers.append(SimulatedServer(self.network, name, version, clock))
+        return self.servers[-1]
+
+    def client(
+        self,
+        name: str,
+        options: Options | Mapping[str, object],
+        rate: float = 1.0,
+        offset: float = 0.0,
+        view: Callable[[MachineClock], Clock] = lambda clock: clock,
+    ) -> SimulatedClient:
+        """A client with a clock and entropy of its own; its owner label is its name, unless the options have one.
+
+        view: which of the machine's clocks the engine is given
+        """
+        checked = options if isinstance(options, Options) else load_options({"owner": name, **options})
+        clock = MachineClock(self.loop.time, rate, offset)
+        self.clients.append(SimulatedClient(self, name, checked, clock, view(clock)))
+        return self.clients[-1]
+
+    def run(self, main: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Runs a coroutine function, outside of all clients, and returns its result.
+
+        Raises what it raises, and RuntimeError when some call-back raised. Raises Stalled when it waits in vain.
+        """
+        result = self.loop.run_until_complete(main())
+        raised = [fault for fault in self.loop.faults if fault.get("exception") is not None]
+        if raised:
+            raise RuntimeError(f"a call-back raised: {raised[0].get('message')}") from raised[0]["exception"]
+        return result
+
+    def close(self) -> None:
+        """Ends what still runs, dead processes too, and closes the loop."""
+        for client in self.clients:
+            client.die(unnoticed=True)
+            client.process.bury()
+        self.loop.run_until_complete(_cancel_others())
+        self.loop.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+async def _cancel_others() -> None:
+    tasks: Sequence[asyncio.Task[object]] = [t for t in asyncio.all_tasks() if t is not asyncio.current_task()]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _supervisor(options: Options, ports: Ports) -> AsyncSupervisor:
+    """A supervisor over other ports than the real ones, which its constructor does not take."""
+    supervisor = AsyncSupervisor.__new__(AsyncSupervisor)
+    supervisor._own = Cluster(options, ports)
+    supervisor._deployment = supervisor._own.options.default
+    return supervisor

@@ -1,0 +1,192 @@
+"""One history from beginning to end: users and faults, then calm, then what must be true."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from redlock_cluster import ClosedError, Err
+from redlock_cluster.engine.waiting import Wait
+from redlock_cluster.testing.simulation import Connection, Network, SimulatedClient, Simulation, stream
+
+from .faults import Faults
+from .history import History
+from .invariants import Invariants
+from .ledger import Ledger
+from .plan import EDGE, LONGEST_TTL, Plan, make_plan, server_name
+from .workload import User
+
+FAULTY = 0.6
+"""Seconds for which things go wrong."""
+PATIENCE = 12.0
+"""Seconds in which every user must be done once all is mended: a dead client's lock has to run out, and then they wait
+for each other."""
+QUIET = 0.8
+"""Seconds after which every owed release was made: some health checks, and a reconnection."""
+POLL = 0.02
+Life = tuple[SimulatedClient, asyncio.Task[None]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one history."""
+
+    plan: Plan
+    history: History
+
+
+class Scene:
+    """Everything that takes part in one history."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        seed = f"{plan.scenario} {plan.seed}"
+        self.world = Simulation(
+            seed, lambda loop: Network(loop, stream(seed, "network"), 0.0001, 0.0015, plan.fragments)
+        )
+        self.history = History(self.world.loop)
+        self.ledger = Ledger(self.world.loop, self.history)
+        self.invariants = Invariants(self.world, plan, self.history, self.ledger)
+        self.world.network.on_command = self._executed
+        self.world.network.on_end = self._ended
+        self.resources = ("apple", "berry")
+        self.closings: Counter[str] = Counter()
+        self._excused: dict[str, int] = {}
+        offsets = stream(seed, "offsets")
+        for index, (version, rate) in enumerate(zip(plan.versions, plan.server_rates, strict=True)):
+            self.world.server(server_name(index), version, rate, 1e6 + 1e5 * offsets.random())
+        for index, rate in enumerate(plan.client_rates):
+            name = f"c{index}"
+            self.world.client(name, plan.options(name), rate, 1e4 * offsets.random())
+        self._users = {
+            client.name: [User(self, client, number) for number in range(plan.users[index])]
+            for index, client in enumerate(self.world.clients)
+        }
+        self.faults = Faults(self)
+
+    # --- what users and faults ask ---------------------------------------------------------------------------------
+
+    def resource(self, source: random.Random) -> str:
+        """What to lock next: mostly the same, so that users meet."""
+        return self.resources[0] if source.random() < 0.8 else self.resources[1]
+
+    def users_of(self, client: SimulatedClient) -> list[User]:
+        """The tasks of one client."""
+        return self._users[client.name]
+
+    def refused(self, client: SimulatedClient, resource: str, outcome: Err[Any], begun: float, wait: Wait) -> None:
+        """A lock was refused: counts why, and judges it if there was one attempt only."""
+        self.explain(outcome.error)
+        if wait == 0:
+            self.invariants.refused(client.name, resource, outcome, begun)
+
+    def explain(self, error: Exception | None) -> None:
+        """Counts why there was no lock."""
+        for sign, kind in (("split", "split votes"), ("too late", "leases expired during acquire")):
+            if sign in str(error):
+                self.history.count(kind)
+
+    def died(self, client: SimulatedClient) -> None:
+        """What a dead client held stays until its ttl."""
+        self._excuse(client)
+
+    def closing(self, client: SimulatedClient) -> None:
+        """A supervisor closes: what it could not tell a server that is away stays there until its ttl."""
+        self.closings[client.name] += 1
+        if not self.faults.calm:
+            self._excuse(client)
+
+    def _excuse(self, client: SimulatedClient) -> None:
+        self._excused[client.name] = self.world.network.made
+
+    def _executed(self, connection: Connection, words: list[bytes], reply: bytes) -> None:
+        self.ledger.executed(connection, words, reply)
+        self.faults.clients.executed(connection, words)
+
+    def _ended(self, connection: Connection) -> None:
+        if (connection.to_server.broken or connection.to_client.broken) and connection.session is not None:
+            self.history.count("half-open connections given up by the client")
+
+    # --- the history -----------------------------------------------------------------------------------------------
+
+    def play(self) -> Outcome:
+        """Runs the history and returns what became of it."""
+        with self.world:
+            self.world.loop.set_exception_handler(self._raised)
+            self.world.loop.run_until_complete(self._play())
+            self.world.loop.set_exception_handler(lambda *_: None)
+        return Outcome(self.plan, self.history)
+
+    def _raised(self, _: object, report: dict[str, Any]) -> None:
+        self.history.problem("a call-back raised", f"{report.get('message')}: {report.get('exception')!r}")
+
+    async def _play(self) -> None:
+        lives = [(client, client.spawn(user.live())) for client in self.world.clients for user in self.users_of(client)]
+        self._clocks_at_the_edge()
+        await self._until_done(lives, FAULTY)
+        self.faults.stop()
+        if not await self._until_done(lives, PATIENCE):
+            waiting = [client.name for client, task in lives if not task.done() and not client.process.dead]
+            self.history.problem("a waiter starves", f"{waiting}, {PATIENCE:g} s after the last fault")
+        for task in self._of_the_living(lives):
+            if task.done() and task.exception() is not None:
+                self.history.problem("a call raised", repr(task.exception()))
+        await self._end()
+
+    async def _until_done(self, lives: list[Life], seconds: float) -> bool:
+        """Whether all users of clients that live were done before so many seconds had passed."""
+        until = self.world.loop.time() + seconds
+        while not all(task.done() for task in self._of_the_living(lives)):
+            if self.world.loop.time() >= until:
+                return False
+            await asyncio.sleep(POLL)
+        return True
+
+    @staticmethod
+    def _of_the_living(lives: list[Life]) -> list[asyncio.Task[None]]:
+        return [task for client, task in lives if not client.process.dead]
+
+    def _clocks_at_the_edge(self) -> None:
+        if self.plan.at_the_edge:
+            self.history.count(f"clocks apart by {2 * EDGE:.2%}")
+
+    async def _end(self) -> None:
+        """Everybody is done: nothing may be left, and everything must work again."""
+        await asyncio.sleep(QUIET)
+        alive = [client for client in self.world.clients if not client.process.dead]
+        self.invariants.nothing_left(self._excused)
+        for client in alive:
+            self._nothing_owed(client)
+        await alive[0].spawn(self._works(alive[0]))
+        for client in alive:
+            await client.spawn(client.supervisor.close())
+        await asyncio.sleep(LONGEST_TTL * (1 + 2 * EDGE))
+        self.invariants.all_gone()
+
+    def _nothing_owed(self, client: SimulatedClient) -> None:
+        for cluster in client.supervisor.status().clusters:
+            for server in cluster.groups[0].servers:
+                if server.owed:
+                    self.history.problem("releases are owed for ever", f"{client.name} owes {server.name}")
+                if server.connections < self.plan.pool_size:
+                    text = f"{client.name} to {server.name}: {server.state}, {server.last_error}"
+                    self.history.problem("not connected again", text)
+
+    async def _works(self, client: SimulatedClient) -> None:
+        try:
+            outcome = await client.supervisor.lock("fresh", 1.0, wait=0)
+        except ClosedError as error:
+            self.history.problem("a supervisor can't be started again", f"{client.name}: {error}")
+            return
+        if not outcome or not await client.supervisor.is_locked("fresh"):
+            self.history.problem("no lock although all is well", str(outcome), "fresh")
+        elif not await client.supervisor.unlock("fresh", outcome.value):
+            self.history.problem("no release although all is well", "", "fresh")
+
+
+def play(seed: int, scenario: str = "faults") -> Outcome:
+    """Runs the history of a seed."""
+    return Scene(make_plan(seed, scenario)).play()

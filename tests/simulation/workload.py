@@ -1,0 +1,246 @@
+"""What simulated users do: every operation of a supervisor, cancelled at any point, in any order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from redlock_cluster import ClosedError, Contended, Err, LeaseLost, NotHeld, Ok, QuorumUnavailable
+from redlock_cluster.aio import AsyncLease
+from redlock_cluster.engine.waiting import Wait
+from redlock_cluster.testing.simulation import SimulatedClient
+
+from .actors import CANCELLED, DRIFT, GRAIN, Actor
+from .invariants import Claim, Section
+from .plan import LONGEST_TTL, TTLS
+
+if TYPE_CHECKING:
+    from .scene import Scene
+
+TRIES = 3
+
+
+class User(Actor):
+    """A task of a client that locks and unlocks."""
+
+    def __init__(self, scene: Scene, client: SimulatedClient, number: int) -> None:
+        super().__init__(scene, client, number)
+        self._actions: list[tuple[int, Callable[[], Awaitable[None]]]] = [
+            (10, self._lock_and_unlock),
+            (2, self._use_mutex),
+            (2, self._use_transaction),
+            (2, self._use_batch),
+            (2, self._look),
+            (1, self._drop),
+            (1, self._close_and_start),
+        ]
+
+    async def live(self) -> None:
+        """Does a number of random things, one after the other."""
+        weights = [weight for weight, _ in self._actions]
+        await self._redlock.start()
+        for _ in range(self._scene.plan.operations):
+            await asyncio.sleep(self._random.random() * 0.03)
+            (_, action) = self._random.choices(self._actions, weights)[0]
+            try:
+                await action()
+            except ClosedError:
+                self._history.count("calls on a closed supervisor")
+                await asyncio.sleep(0.02)
+
+    # --- operations ------------------------------------------------------------------------------------------------
+
+    async def _lock_and_unlock(self) -> None:
+        resource, ttl = self._scene.resource(self._random), self._random.choice(TTLS)
+        claim = await self._lock(resource, ttl, self._wait())
+        if claim is None:
+            return
+        for _ in range(self._random.choice((0, 1, 1, 2))):
+            await self._hold()
+            await self._extend(claim)
+        await self._hold()
+        await self._unlock(claim)
+
+    async def _drop(self) -> None:
+        """Locks and never unlocks: the lease runs out."""
+        await self._lock(self._scene.resource(self._random), self._random.choice(TTLS), 0.3)
+
+    async def _use_mutex(self) -> None:
+        resource, ttl, wait = self._scene.resource(self._random), self._random.choice(TTLS), self._wait()
+        await self._cancellable(f"mutex {resource}", self._mutex(resource, ttl, wait))
+
+    async def _mutex(self, resource: str, ttl: float, wait: Wait) -> None:
+        claim = None
+        try:
+            self._begin(f"mutex {resource}", ttl, wait)
+            async with self._redlock.mutex(resource, ttl, wait=wait) as lease:
+                claim = self._claim(resource, lease)
+                self.acquiring = False
+                self._scene.invariants.acquired(claim, resource)
+                await self._hold()
+                self._scene.invariants.letting_go(claim)
+        except (Contended, QuorumUnavailable, LeaseLost, NotHeld) as error:
+            self._note(f"mutex {resource}: {type(error).__name__}")
+            self._scene.explain(error)
+        finally:
+            self.acquiring = False
+            if claim is not None:
+                claim.let_go = True
+
+    async def _use_transaction(self) -> None:
+        resource, ttl = self._scene.resource(self._random), self._random.choice(TTLS)
+        validity = (ttl * (1 - DRIFT) - GRAIN) / self._client.clock.rate
+        section = Section(self._client, self._world.loop.time() + validity, self._world)
+
+        async def body() -> str:
+            self.acquiring = False
+            self._scene.invariants.acquired(section, resource)
+            try:
+                await self._hold()
+            finally:
+                section.over = True
+            return "done"
+
+        begun = self._begin(f"transaction on {resource}", ttl, 0)
+        outcome = await self._cancellable("transaction", self._redlock.transaction(resource, ttl, body, wait=0))
+        self.acquiring = False
+        self._note(f"transaction on {resource}: {outcome if outcome is not CANCELLED else 'cancelled'}")
+        if isinstance(outcome, Err):
+            self._scene.refused(self._client, resource, outcome, begun, 0)
+
+    async def _use_batch(self) -> None:
+        resources = list(self._scene.resources)
+        ttl = self._random.choice(TTLS)
+        begun = self._begin(f"lock_many {resources}", ttl, 0)
+        outcomes = await self._cancellable("lock_many", self._locked_many(resources, ttl))
+        self.acquiring = False
+        if not isinstance(outcomes, list):
+            return
+        claims = []
+        for resource, outcome in zip(resources, outcomes, strict=True):
+            if isinstance(outcome, Claim):
+                claims.append(outcome)
+            else:
+                self._scene.refused(self._client, resource, outcome, begun, 0)
+        if claims and self._random.random() < 0.5:
+            await self._hold()
+            await self._cancellable("extend_many", self._extended_many(claims, ttl))
+        await self._hold()
+        await self._cancellable("unlock_many", self._unlocked_many(claims))
+
+    async def _locked_many(self, resources: list[str], ttl: float) -> list[Claim | Err[Any]]:
+        outcomes = await self._redlock.lock_many(resources, ttl)
+        found: list[Claim | Err[Any]] = []
+        for resource, outcome in zip(resources, outcomes, strict=True):
+            found.append(self._got(resource, outcome.value) if isinstance(outcome, Ok) else outcome)
+        self._note(f"lock_many: {[str(o) if isinstance(o, Claim) else o.reason for o in found]}")
+        return found
+
+    async def _extended_many(self, claims: list[Claim], ttl: float) -> None:
+        ends = [self._end(claim, ttl) for claim in claims]
+        with suppress(ValueError):  # as in _unlocked_many
+            outcomes = await self._redlock.extend_many([claim.lease for claim in claims], ttl)
+            for claim, outcome, end in zip(claims, outcomes, ends, strict=True):
+                self._scene.invariants.extended(claim, outcome, end)
+
+    async def _unlocked_many(self, claims: list[Claim]) -> None:
+        before = [claim.lease.state for claim in claims]
+        for claim in claims:
+            self._let_go(claim)
+        try:
+            outcomes = await self._redlock.unlock_many([claim.lease for claim in claims])
+        except ValueError:  # another user has closed and started the supervisor: batches take its own leases only
+            for claim in claims:
+                await self._unlocked(claim, by_token=True)
+            return
+        self._note(f"unlock_many: {[outcome.reason if isinstance(outcome, Err) else 'Ok' for outcome in outcomes]}")
+        for claim, outcome, state in zip(claims, outcomes, before, strict=True):
+            self._scene.invariants.released(claim, outcome, state)
+
+    async def _look(self) -> None:
+        resource, begun = self._scene.resource(self._random), self._world.loop.time()
+        try:
+            answer = await self._cancellable("is_locked", self._redlock.is_locked(resource))
+        except QuorumUnavailable:
+            return
+        if isinstance(answer, bool):
+            self._note(f"is_locked {resource}: {answer}")
+            self._scene.invariants.looked(resource, answer, begun)
+
+    async def _close_and_start(self) -> None:
+        if self._random.random() < 0.5:
+            return
+        self._note("close")
+        self._scene.closing(self._client)
+        await self._cancellable("close", self._redlock.close())
+        await asyncio.sleep(self._random.random() * 0.02)
+        while await self._cancellable("start", self._started()) is not True:
+            await asyncio.sleep(0.001)
+        self._note("started again")
+        self._history.count("supervisors closed and started again")
+
+    async def _started(self) -> bool:
+        """False when another user closed the supervisor meanwhile."""
+        try:
+            await self._redlock.start()
+        except ClosedError:
+            return False
+        return True
+
+    # --- parts of them ---------------------------------------------------------------------------------------------
+
+    async def _lock(self, resource: str, ttl: float, wait: Wait) -> Claim | None:
+        begun = self._begin(f"lock {resource}", ttl, wait)
+        outcome = await self._cancellable(f"lock {resource}", self._locked(resource, ttl, wait), resource)
+        self.acquiring = False
+        if isinstance(outcome, Claim):
+            return outcome
+        if isinstance(outcome, Err):
+            self._note(f"lock {resource}: {outcome.reason}")
+            self._scene.refused(self._client, resource, outcome, begun, wait)
+        return None
+
+    async def _locked(self, resource: str, ttl: float, wait: Wait) -> Claim | Err[Any]:
+        outcome = await self._redlock.lock(resource, ttl, wait=wait)
+        return self._got(resource, outcome.value) if isinstance(outcome, Ok) else outcome
+
+    async def _extend(self, claim: Claim) -> None:
+        by_token = self._by_token(claim)  # the lease then hears nothing of it, so its end must not come sooner
+        claim.adrift |= by_token
+        ttl = LONGEST_TTL if by_token else self._random.choice((TTLS[0], *TTLS))
+        until = self._end(claim, ttl)
+        held: AsyncLease | str = claim.lease.token if by_token else claim.lease
+        self._note(f"extend {claim.resource} by {ttl}{', by token' if by_token else ''}")
+        outcome = await self._cancellable("extend", self._redlock.extend(claim.resource, held, ttl))
+        if isinstance(outcome, (Ok, Err)):
+            self._note(f"extend {claim.resource}: {outcome.reason if isinstance(outcome, Err) else 'Ok'}")
+            if isinstance(outcome, Ok):
+                claim.lease, claim.life, claim.adrift = outcome.value, self._life, False
+            self._scene.invariants.extended(claim, outcome, until)
+        if not isinstance(outcome, Ok):  # what the lease believes now must hold for as long as it believes it
+            await asyncio.sleep(self._random.choice((0.0, 0.5)) * min(1.0, claim.lease.remaining))
+
+    async def _unlock(self, claim: Claim) -> None:
+        for _ in range(TRIES):
+            outcome = await self._cancellable("unlock", self._unlocked(claim, self._by_token(claim)))
+            if outcome is not CANCELLED and (not isinstance(outcome, Err) or outcome.reason == "not_held"):
+                return
+            await asyncio.sleep(self._random.random() * 0.05)
+
+    async def _unlocked(self, claim: Claim, by_token: bool) -> Ok[None] | Err[str]:
+        before = claim.lease.state
+        first = not claim.let_go
+        self._let_go(claim)
+        claim.by_token |= by_token or claim.life != self._life
+        how = claim.lease.token if by_token else claim.lease
+        try:
+            outcome = await self._redlock.unlock(claim.resource, how)
+        except ClosedError:
+            claim.let_go = not first
+            raise
+        self._note(f"unlock {claim}: {outcome.reason if isinstance(outcome, Err) else 'Ok'}")
+        if first or not claim.by_token:  # a lease does not hear of a release by its token
+            self._scene.invariants.released(claim, outcome, before)
+        return outcome
