@@ -138,6 +138,11 @@ def main() -> int:
     if not given.smoke:
         tell(report.verdict(done))
         tell(drawn(given.output / "results.json"))
+    return judged(given, done)
+
+
+def judged(given: argparse.Namespace, done: dict[str, Row]) -> int:
+    """The exit status: 1 when locks failed in a smoke run, or a target was missed in one that is to check them."""
     unsound = [name for name, row in done.items() if not row.sound]
     if unsound:
         tell(f"locks failed in: {', '.join(unsound)}")

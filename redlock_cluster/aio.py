@@ -39,6 +39,13 @@ class AsyncSupervisor:
         self._own = Cluster(options)
         self._deployment = self._own.options.default
 
+    @classmethod
+    def over(cls, cluster: Cluster, deployment: str | None) -> AsyncSupervisor:
+        """The locks of one deployment of a cluster that may have other ports than the real ones."""
+        supervisor = AsyncSupervisor.__new__(AsyncSupervisor)
+        supervisor._own, supervisor._deployment = cluster, deployment
+        return supervisor
+
     @property
     def _cluster(self) -> Cluster:
         return self._own
@@ -69,9 +76,7 @@ class AsyncSupervisor:
     def deployment(self, name: str) -> AsyncSupervisor:
         """The locks of another deployment of the same options. Raises OptionsError when there is none of that name."""
         self._cluster.require(name)
-        other = AsyncSupervisor.__new__(AsyncSupervisor)
-        other._own, other._deployment = self._cluster, name
-        return other
+        return AsyncSupervisor.over(self._cluster, name)
 
     async def _acquire(self, resource: Resource, ttl: Seconds, wait: Wait) -> AsyncLease | RedlockError:
         engine = self._cluster.ready(self._name) or await self._cluster.engine(self._name)

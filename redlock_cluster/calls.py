@@ -95,10 +95,12 @@ class Call(Generic[T]):
     def begin(self, loop: asyncio.AbstractEventLoop) -> None:
         """In the loop: starts, once, unless the caller has gone."""
         make, self._make = self._make, None
-        if make is None or (self.abandoned and not self.kept):
-            return
+        if make is not None and (self.kept or not self.abandoned):
+            self._guard(lambda: self._follow(make(), loop))
+
+    def _guard(self, step: Callable[[], None]) -> None:
         try:
-            self._follow(make(), loop)
+            step()
         except BaseException as error:  # noqa: BLE001  it is the caller's, whatever it is
             self._end(error)
 
@@ -125,10 +127,7 @@ class Call(Generic[T]):
         """In the loop: the operation has ended."""
         begun, self._running = self._running, None
         if isinstance(begun, Begun):
-            try:
-                self._follow(begun, asyncio.get_running_loop())
-            except BaseException as error:  # noqa: BLE001  it is the caller's, whatever it is
-                self._end(error)
+            self._guard(lambda: self._follow(begun, asyncio.get_running_loop()))
 
     async def _run(self, coroutine: Coroutine[object, object, T]) -> None:
         try:

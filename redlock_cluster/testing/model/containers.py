@@ -25,10 +25,9 @@ def _number(word: bytes, complaint: bytes) -> float:
     return number
 
 
-@command("ZADD", -4)
-def _zadd(core: Core, session: Session, words: list[bytes]) -> Reply:
-    rest = words[2:]
-    flags = set()
+def _flagged(words: list[bytes]) -> tuple[set[bytes], list[bytes]]:
+    """ZADD's flags, and the scores and members behind them."""
+    flags, rest = set[bytes](), list(words)
     while rest and rest[0].upper() in _FLAGS:
         flags.add(rest.pop(0).upper())
     if not rest or len(rest) % 2:
@@ -39,6 +38,12 @@ def _zadd(core: Core, session: Session, words: list[bytes]) -> Reply:
         raise CommandError(b"ERR GT, LT, and/or NX options at the same time are not compatible")
     if b"INCR" in flags:
         raise NotImplementedError("the model server has no ZADD … INCR")
+    return flags, rest
+
+
+@command("ZADD", -4)
+def _zadd(core: Core, session: Session, words: list[bytes]) -> Reply:
+    flags, rest = _flagged(words[2:])
     scores = [_number(word, b"ERR value is not a valid float") for word in rest[::2]]
     database = core.database(session)
     members = sorted_set_at(core, session, words[1])

@@ -27,16 +27,19 @@ def _authenticate(core: Core, session: Session, user: bytes, password: bytes) ->
     session.authenticated = True
 
 
+def _protocol(word: bytes) -> int:
+    try:
+        resp = integer(word)
+    except CommandError:
+        raise CommandError(b"ERR Protocol version is not an integer or out of range") from None
+    if resp not in (2, 3):
+        raise CommandError(b"NOPROTO unsupported protocol version")
+    return resp
+
+
 @command("HELLO", -1, scriptable=False)
 def _hello(core: Core, session: Session, words: list[bytes]) -> Reply:
-    resp = session.resp
-    if len(words) > 1:
-        try:
-            resp = integer(words[1])
-        except CommandError:
-            raise CommandError(b"ERR Protocol version is not an integer or out of range") from None
-        if resp not in (2, 3):
-            raise CommandError(b"NOPROTO unsupported protocol version")
+    resp = _protocol(words[1]) if len(words) > 1 else session.resp
     name = None
     rest = words[2:]
     while rest:

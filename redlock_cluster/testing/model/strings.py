@@ -36,21 +36,23 @@ def _options(core: Core, words: list[bytes]) -> _Options:
             options.condition = name
         elif name == b"GET":
             options.get = True
-        elif name == b"KEEPTTL" and options.unit in (b"", name):
+        elif name in (b"KEEPTTL", *_EXPIRIES) and options.unit in (b"", name):
             options.unit = name
-        elif name in _EXPIRIES and options.unit in (b"", name):
-            options.unit = name
-            options.amount = _argument(next(rest, None))
-        elif name == b"IFEQ" and core.version.sets_if_equal and not options.condition:
-            options.condition = name
-            options.expected = _argument(next(rest, None))
-        elif name in _OTHER_CONDITIONS and core.version.deletes_if_equal == "DELEX":
-            raise NotImplementedError(f"the model server has no SET … {name.decode()}")
+            options.amount = b"" if name == b"KEEPTTL" else _argument(next(rest, None))
         else:
-            raise CommandError(SYNTAX)
+            _compare(core, options, name, next(rest, None))
     if options.get and options.condition == b"NX" and not core.version.names_holder:
         raise CommandError(SYNTAX)
     return options
+
+
+def _compare(core: Core, options: _Options, name: bytes, expected: bytes | None) -> None:
+    if name in _OTHER_CONDITIONS and core.version.deletes_if_equal == "DELEX":
+        raise NotImplementedError(f"the model server has no SET … {name.decode()}")
+    if name != b"IFEQ" or not core.version.sets_if_equal or options.condition:
+        raise CommandError(SYNTAX)
+    options.condition = name
+    options.expected = _argument(expected)
 
 
 def _argument(word: bytes | None) -> bytes:
@@ -77,6 +79,18 @@ def absolute(core: Core, name: bytes, unit: bytes, amount: bytes, positive: bool
     return number
 
 
+def _refused(options: _Options, old: object) -> bool:
+    match options.condition:
+        case b"NX":
+            return old is not None
+        case b"XX":
+            return old is None
+        case b"IFEQ":
+            return old != options.expected
+        case _:
+            return False
+
+
 @command("SET", -3)
 def _set(core: Core, session: Session, words: list[bytes]) -> Reply:
     database = core.databases[session.database]
@@ -88,11 +102,7 @@ def _set(core: Core, session: Session, words: list[bytes]) -> Reply:
     old = database.get(key)
     if options.get or options.condition == b"IFEQ":
         old = string_at(core, session, key)
-    refused = (
-        (options.condition == b"NX" and old is not None)
-        or (options.condition == b"XX" and old is None)
-        or (options.condition == b"IFEQ" and old != options.expected)
-    )
+    refused = _refused(options, old)
     if not refused:
         database.put(key, value, database.end(key) if options.unit == b"KEEPTTL" else end)
     if options.get:

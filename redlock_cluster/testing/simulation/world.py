@@ -69,7 +69,8 @@ class SimulatedClient:
         self.name, self.clock, self._network = name, clock, world.network
         self.process = Process(world.loop, name)
         entropy = SeededEntropy(stream(world.seed, f"client {name}"))
-        self.supervisor = _supervisor(options, Ports(view, world.network.dialer(name), entropy))
+        cluster = Cluster(options, Ports(view, world.network.dialer(name), entropy))
+        self.supervisor = AsyncSupervisor.over(cluster, cluster.options.default)
 
     def spawn(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Runs a coroutine in the client's process."""
@@ -177,11 +178,3 @@ async def _cancel_others() -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _supervisor(options: Options, ports: Ports) -> AsyncSupervisor:
-    """A supervisor over other ports than the real ones, which its constructor does not take."""
-    supervisor = AsyncSupervisor.__new__(AsyncSupervisor)
-    supervisor._own = Cluster(options, ports)
-    supervisor._deployment = supervisor._own.options.default
-    return supervisor

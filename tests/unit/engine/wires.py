@@ -144,9 +144,7 @@ class Group:
             **options,
         }
         ports = Ports(clock=clock, dial=self._dial, entropy=Entropy())
-        self.supervisor = AsyncSupervisor.__new__(AsyncSupervisor)
-        self.supervisor._own = Cluster(load_options(settings), ports)
-        self.supervisor._deployment = "default"
+        self.supervisor = AsyncSupervisor.over(Cluster(load_options(settings), ports), "default")
 
     async def _dial(self, server: ServerOptions, protocol: asyncio.Protocol) -> None:
         index = server.port - 1000
