@@ -154,7 +154,7 @@ class Call(Generic[T]):
             if self._running.operation is not None:
                 self._running.operation.abandon()
         elif self._running is not None:
-            self._running.cancel()
+            loop.call_soon(self._running.cancel)  # after its first step: a coroutine must not end unawaited
 
     def _take_back(self) -> None:
         undo, self._undo = self._undo, None

@@ -90,6 +90,12 @@ class LeaseRecord:
         """The round whose votes say where the lease is held: the last extension that succeeded, or the acquisition."""
         return self.extension or self.acquired
 
+    @property
+    def may_hold(self) -> int:
+        """Mask of the servers that may hold the token."""
+        declined = 0 if self.acquired is None else self.acquired.declined
+        return self.sent & ~(self.deleted | declined)
+
     def unanswered(self) -> int:
         """Mask of the servers that were sent the token and whose SET may still land."""
         return 0 if self.acquired is None else self.sent & ~self.acquired.answered

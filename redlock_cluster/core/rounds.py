@@ -108,15 +108,17 @@ class AcquireRound(Tally):
     """The votes of one attempt to acquire; `verdict` is None until it is decided.
 
     patient: don't call it split while the outstanding votes may still name one holder
+    declined: mask of the servers whose error proves that they did not run the command
     """
 
-    __slots__ = ("hopeless", "patient", "verdict")
+    __slots__ = ("declined", "hopeless", "patient", "verdict")
 
     def __init__(self, size: int, patient: bool = False) -> None:
         Tally.__init__(self, size)
         self.patient = patient
         self.verdict: Verdict | None = None
         self.hopeless = False
+        self.declined = 0
 
     def grant(self, index: int) -> bool:
         """Counts a server that granted, even after its time-out; true when that decided the round."""
@@ -141,7 +143,11 @@ class AcquireRound(Tally):
         if type(reply) is bytes if names_holder else reply is None:
             return self._refused(index, reply if type(reply) is bytes else None)
         if isinstance(reply, ErrorReply):
-            return self._refused(index, None) if reply.wrong_type else self.miss(index, reply.text)
+            if reply.wrong_type:
+                return self._refused(index, None)
+            if reply.refused:
+                self.declined |= 1 << index
+            return self.miss(index, reply.text)
         return self.miss(index, f"unexpected reply {describe(reply)}")
 
     def _refused(self, index: int, holder: bytes | None) -> bool:

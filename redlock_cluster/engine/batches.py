@@ -15,12 +15,12 @@ from redlock_cluster.core.timing import Terms
 from redlock_cluster.engine.comparisons import Extension, Release
 from redlock_cluster.engine.connection import Outbox
 from redlock_cluster.engine.rounds import Attempt, Round
-from redlock_cluster.errors import LockNotAcquired, RedlockError
+from redlock_cluster.errors import ClosedError, LockNotAcquired, RedlockError
 
 if TYPE_CHECKING:
     from redlock_cluster.engine.group import Group
 
-__all__ = ["acquire_many", "extend_many", "release_many"]
+__all__ = ["Flow", "acquire_many", "extend_many", "release_many"]
 
 
 class _Countdown:
@@ -43,11 +43,14 @@ class _Countdown:
             self.finished.set_result(None)
 
 
-class _Flow:
-    """Chunks of rounds on their way: what was sent is written at once, and a window of rounds is under way at most."""
+class Flow:
+    """Chunks of rounds on their way: what was sent is written at once, and a window of rounds is under way at most.
 
-    def __init__(self, outbox: Outbox) -> None:
-        self._outbox = outbox
+    closing: set when the supervisor closes
+    """
+
+    def __init__(self, outbox: Outbox, closing: asyncio.Event) -> None:
+        self._outbox, self.closing = outbox, closing
         self._under_way: deque[asyncio.Future[None]] = deque()
 
     def sent(self, rounds: Sequence[Round]) -> None:
@@ -61,8 +64,11 @@ class _Flow:
             self._under_way.append(countdown.finished)
 
     async def room(self) -> None:
-        """Returns when another chunk may be sent."""
-        await self._wait(plan.WINDOW // plan.CHUNK - 1)
+        """Returns when another chunk may be sent, and lets others have a turn. At once when the supervisor closes: what
+        is to be sent still must not wait for the next window.
+        """
+        if not self.closing.is_set():
+            await (self._wait(plan.WINDOW // plan.CHUNK - 1) if self._under_way else asyncio.sleep(0))
 
     async def ended(self) -> None:
         """Returns when everything is decided."""
@@ -75,20 +81,21 @@ class _Flow:
 
 
 async def acquire_many(
-    outbox: Outbox, groups: Sequence[Group], resources: Sequence[Resource], keys: Sequence[bytes], terms: Terms
+    flow: Flow, groups: Sequence[Group], resources: Sequence[Resource], keys: Sequence[bytes], terms: Terms
 ) -> list[LeaseRecord | LockNotAcquired]:
     """One attempt for each resource in its group: outcomes in that order. Cancelling it gives everything back."""
     attempts: list[Attempt] = []
-    flow = _Flow(outbox)
     try:
         for part in chunks(len(keys)):
+            if flow.closing.is_set():
+                raise ClosedError("the supervisor was closed while this call waited")
             wanted = zip(groups[part], resources[part], keys[part], strict=True)
             begun = [Attempt(group, resource, key, terms).begin() for group, resource, key in wanted]
             attempts += begun
             flow.sent(begun)
             await flow.room()
         await flow.ended()
-    except asyncio.CancelledError:
+    except (asyncio.CancelledError, ClosedError):
         for attempt in attempts:
             attempt.abandon()
         raise
@@ -96,11 +103,10 @@ async def acquire_many(
 
 
 async def release_many(
-    outbox: Outbox, groups: Sequence[Group], records: Sequence[LeaseRecord]
+    flow: Flow, groups: Sequence[Group], records: Sequence[LeaseRecord]
 ) -> list[RedlockError | None]:
     """Releases leases: for each, in order, None or why that can't be said. Cancelling it does not stop it short."""
     begun: list[Release | RedlockError] = []
-    flow = _Flow(outbox)
     try:
         for part in chunks(len(records)):
             leases = zip(groups[part], records[part], strict=True)
@@ -119,14 +125,14 @@ async def release_many(
 
 
 async def extend_many(
-    outbox: Outbox, groups: Sequence[Group], records: Sequence[LeaseRecord], ttls_ms: Sequence[int]
+    flow: Flow, groups: Sequence[Group], records: Sequence[LeaseRecord], ttls_ms: Sequence[int]
 ) -> list[RedlockError | None]:
     """Extends leases by their ttls: for each, in order, None or why not."""
     begun: list[Extension] = []
-    flow = _Flow(outbox)
     for part in chunks(len(records)):
-        for group, record in zip(groups[part], records[part], strict=True):
-            await group.extension_ended(record)
+        leases = [*zip(groups[part], records[part], strict=True)]
+        while under_way := [running for group, r in leases if (running := group.extensions.get(r.token)) is not None]:
+            await under_way[0]  # and look again at all of them: meanwhile others may have begun
         wanted = zip(groups[part], records[part], ttls_ms[part], strict=True)
         sent = [Extension(group, r.key, r.token, group.timing.terms(ttl_ms), r) for group, r, ttl_ms in wanted]
         begun += sent

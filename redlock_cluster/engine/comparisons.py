@@ -108,7 +108,7 @@ class Release(_Comparison):
         """Sends the round. A lease's round asks only where the token may be."""
         record = self.record
         everyone = self.everyone
-        ask = everyone if record is None else record.sent & ~record.deleted
+        ask = everyone if record is None else record.may_hold
         if record is not None and ask != everyone:
             self.settle(record.deleted, everyone & ~(ask | record.deleted))
         self._ask(ask)
@@ -175,9 +175,10 @@ class Extension(_Comparison):
         if not record.begin_extension(self.started, self.valid_until, self.ttl_ms):
             return False
         self.group.extensions[self.token] = self
-        if record.sent != self.everyone:
-            self.settle(0, self.everyone & ~record.sent)
-        self._ask(record.sent)
+        ask = record.may_hold
+        if ask != self.everyone:
+            self.settle(0, self.everyone & ~ask)
+        self._ask(ask)
         return True
 
     def _command(self, dialect: Dialect) -> bytes:
@@ -191,17 +192,18 @@ class Extension(_Comparison):
         return not self.decided
 
     def _finish(self) -> None:
-        if self.record is not None:
+        record, self.record = self.record, None  # the lease may refer to its last extension: no cycle
+        if record is not None:
             del self.group.extensions[self.token]
             now = self.group.clock()
-            self.record.extended(self, now, self.valid_until, self.ttl_ms)
-            if self.record.state(now) is LeaseState.LOST:
-                give_back(self.group, self.record)
+            record.extended(self, now, self.valid_until, self.ttl_ms)
+            if record.state(now) is LeaseState.LOST:
+                give_back(self.group, record)
 
 
 def give_back(group: Group, record: LeaseRecord) -> None:
     """Takes a lost lease's token from every server that may hold it, once; nobody waits for the outcome."""
-    sent, record.sent = record.sent & ~record.deleted, 0
+    sent, record.sent = record.may_hold, 0
     for link in group.lane(record.key).links:
         if sent >> link.index & 1:
             link.release(_debt(link, record))

@@ -188,6 +188,8 @@ class Connection(asyncio.Protocol):
     def finish(self) -> None:
         """Ends the connection in good order: what is queued is still sent, replies are no longer awaited."""
         if self.alive and self._transport is not None:
+            if self.lane is not None:
+                self.lane.hand_over()
             self.flush()
             self._transport.close()
             self.reason = "closed"

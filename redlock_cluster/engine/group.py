@@ -81,9 +81,8 @@ class Group:
 
     def outcome(self, attempt: Attempt) -> LeaseRecord | LockNotAcquired:
         """What a decided attempt came to; a lease that ran out meanwhile is given back."""
-        lease = attempt.lease
-        if lease is not None:
-            if self.clock() < lease.valid_until:
+        if attempt.lease is not None:
+            if self.clock() < attempt.lease.valid_until and (lease := attempt.take_lease()) is not None:
                 return lease
             attempt.abandon()
             attempt.too_late()

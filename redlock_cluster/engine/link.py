@@ -106,6 +106,8 @@ class Link:
 
     def flush(self) -> asyncio.Future[object] | None:
         """Sends what is owed; the future is done when everything sent before was answered, None if nothing was."""
+        if self.lane is not None:
+            self.lane.hand_over()
         self._settle()
         connection = self.connection
         return connection.request("TIME") if connection is not None and connection.pending else None

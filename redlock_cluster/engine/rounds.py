@@ -43,16 +43,19 @@ class Waiter(Protocol):
         """The round has ended."""
 
 
-class _Both:
-    """Two waiters as one."""
+class _Several:
+    """Several waiters as one."""
 
     __slots__ = ("_waiters",)
 
     def __init__(self, *waiters: Waiter) -> None:
-        self._waiters = waiters
+        self._waiters = [*waiters]
+
+    def add(self, waiter: Waiter) -> None:
+        self._waiters.append(waiter)
 
     def done(self) -> bool:
-        return all(waiter.done() for waiter in self._waiters)
+        return False
 
     def set_result(self, result: None, /) -> None:
         for waiter in self._waiters:
@@ -101,7 +104,12 @@ class Round(Tally):
 
     def add_waiter(self, waiter: Waiter) -> None:
         """Has somebody told when the round, which is not decided yet, is."""
-        self._waiter = waiter if self._waiter is None else _Both(self._waiter, waiter)
+        if self._waiter is None:
+            self._waiter = waiter
+        elif isinstance(self._waiter, _Several):
+            self._waiter.add(waiter)
+        else:
+            self._waiter = _Several(self._waiter, waiter)
 
     def abandon(self) -> None:
         """Nobody wants the outcome any more; the round goes on."""
@@ -149,7 +157,7 @@ SLOTS: Final = ("_waiter", "decided", "group", "lane", "patience", "started")
 
 
 class Attempt(AcquireRound, Round):
-    """One attempt to acquire: its token, its votes, and the lease if it wins."""
+    """One attempt to acquire: its token, its votes, and the lease if it wins, until somebody takes it."""
 
     __slots__ = (*SLOTS, "key", "lease", "resource", "sent", "terms", "token")
 
@@ -180,19 +188,15 @@ class Attempt(AcquireRound, Round):
             if self.grant(connection.index):
                 self._progress()
             return
-        if value is not None and type(value) is not bytes:
-            self._odd(connection, value)
+        if value is not None and type(value) is not bytes and not isinstance(value, ErrorReply):
+            connection.abort("an unexpected reply: the connection is out of step")
         if self.count(connection.index, value, dialect.names_holder):
             self._progress()
 
-    def _odd(self, connection: Connection, value: object) -> None:
-        """An error that proves that the SET did not run leaves nothing to give back there."""
-        if not isinstance(value, ErrorReply):
-            connection.abort("an unexpected reply: the connection is out of step")
-        elif value.refused:
-            self.sent &= ~(1 << connection.index)
-            if self.lease is not None:
-                self.lease.sent &= ~(1 << connection.index)
+    def take_lease(self) -> LeaseRecord | None:
+        """The lease, if it won; from now on it is the caller's, and abandoning the attempt does not give it back."""
+        lease, self.lease = self.lease, None
+        return lease
 
     def _progress(self) -> None:
         if self.decided:
@@ -216,7 +220,7 @@ class Attempt(AcquireRound, Round):
 
     def _give_back(self) -> None:
         """Releases the token on every server that was sent the SET, once."""
-        sent, self.sent = self.sent, 0
+        sent, self.sent = self.sent & ~self.declined, 0
         answered = self.answered
         for link in self.lane.links:
             if sent >> link.index & 1:

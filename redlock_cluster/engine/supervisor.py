@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from threading import get_ident
 
@@ -15,9 +16,9 @@ from redlock_cluster.core.leases import LeaseRecord
 from redlock_cluster.core.names import Resource, resource_bytes, resource_text
 from redlock_cluster.core.ring import Ring
 from redlock_cluster.core.rounds import Outcome
-from redlock_cluster.core.timing import Seconds
+from redlock_cluster.core.timing import Seconds, Terms
 from redlock_cluster.core.votes import ServerVote, Token
-from redlock_cluster.engine.batches import acquire_many, extend_many, release_many
+from redlock_cluster.engine.batches import Flow, acquire_many, extend_many, release_many
 from redlock_cluster.engine.comparisons import Release, give_back
 from redlock_cluster.engine.connection import Outbox
 from redlock_cluster.engine.deadlines import Deadlines
@@ -77,8 +78,7 @@ class Engine:
         self._prefix = options.key_prefix.encode()
         self.clock, self._deadlines = ports.clock, deadlines
         self._timing = next(iter(self._groups.values())).timing
-        self._asked: Seconds = 1.0
-        self._terms = self._timing.terms(1000)
+        self._asked: tuple[Seconds | None, Terms] = None, self._timing.terms(1000)
         self._waiting = Waiting(options, ports)
         self._links: list[Link] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -110,9 +110,10 @@ class Engine:
         if self._health is not None:
             self._health.cancel()
         try:
-            answers = [answer for link in self._links if (answer := link.flush()) is not None]
-            if answers:
-                await asyncio.wait(answers, timeout=self._options.server_timeout)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._options.server_timeout):
+                    while answers := [answer for link in self._links if (answer := link.flush()) is not None]:
+                        await asyncio.wait(answers)  # meanwhile calls under way may have sent more
         finally:
             self._deadlines.close()
             for link in self._links:
@@ -162,10 +163,12 @@ class Engine:
 
     def begin_acquire(self, resource: Resource, ttl: Seconds, wait: Wait) -> tuple[Attempt, Limits]:
         """Sends the first attempt to acquire; `acquired` is to hear of its end."""
-        if ttl is not self._asked:  # mostly it is the very object that was checked last
-            self._terms, self._asked = self._timing.terms(self._timing.ttl_ms(ttl)), ttl
         group, key = self.route(resource)
-        return self._waiting.begin(group, resource, key, self._terms, wait)
+        asked, terms = self._asked
+        if ttl is not asked:  # mostly it is the very object that was checked last
+            terms = self._timing.terms(self._timing.ttl_ms(ttl))
+            self._asked = ttl, terms
+        return self._waiting.begin(group, resource, key, terms, wait)
 
     async def acquire(self, resource: Resource, ttl: Seconds, wait: Wait) -> LeaseRecord | LockNotAcquired:
         """Acquires an exclusive lease, or says why not. Cancelling it gives back what was granted."""
@@ -236,17 +239,20 @@ class Engine:
         names = [resource_bytes(resource) for resource in resources]
         distinct(names, resources)
         groups, keys = [self._group_for(name) for name in names], [self._prefix + name for name in names]
-        return await acquire_many(self._outbox, groups, resources, keys, terms)
+        return await acquire_many(self._flow(), groups, resources, keys, terms)
 
     async def release_many(self, records: Sequence[LeaseRecord]) -> list[RedlockError | None]:
         """Releases leases of this engine, in order. Raises ValueError for duplicates."""
-        return await release_many(self._outbox, self._homes(records), records)
+        return await release_many(self._flow(), self._homes(records), records)
 
     async def extend_many(self, records: Sequence[LeaseRecord], ttl: Seconds | None) -> list[RedlockError | None]:
         """Extends leases of this engine, in order; by the ttl that each has if none is given."""
         ttl_ms = None if ttl is None else self._timing.ttl_ms(ttl)
         ttls = [ttl_ms or record.ttl_ms for record in records]
-        return await extend_many(self._outbox, self._homes(records), records, ttls)
+        return await extend_many(self._flow(), self._homes(records), records, ttls)
+
+    def _flow(self) -> Flow:
+        return Flow(self._outbox, self._waiting.closing)
 
     def _homes(self, records: Sequence[LeaseRecord]) -> list[Group]:
         """The groups that vote on leases, in their order. Raises ValueError for duplicates."""

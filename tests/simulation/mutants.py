@@ -53,7 +53,7 @@ MUTANTS = (
         (
             Edit(
                 "engine/rounds.py",
-                "sent, self.sent = self.sent, 0",
+                "sent, self.sent = self.sent & ~self.declined, 0",
                 "sent, self.sent = 0, 0",
             ),
         ),
@@ -124,7 +124,7 @@ MUTANTS = (
         (
             Edit(
                 "engine/rounds.py",
-                "sent, self.sent = self.sent, 0",
+                "sent, self.sent = self.sent & ~self.declined, 0",
                 "sent, self.sent = self.sent & self.granted, 0",
             ),
         ),

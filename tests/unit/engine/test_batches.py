@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from redlock_cluster import Err, LeaseState, Ok
+from redlock_cluster import AsyncLease, ClosedError, Err, LeaseState, Ok
 from redlock_cluster.core import batches
 
 from .wires import NIL, OK, ONE, ZERO, Group, bulk, turns
@@ -123,3 +123,81 @@ async def test_what_is_no_lease_of_this_supervisor_is_refused() -> None:
         with pytest.raises(TypeError, match="str"):
             await group.supervisor.unlock_many([lease.token])  # type: ignore[list-item]
         assert lease.valid
+
+
+async def held(group: Group, *resources: str) -> list[AsyncLease]:
+    task = asyncio.create_task(group.supervisor.lock_many(resources, 10))
+    await turns(4)
+    for wire in group.now:
+        wire.reply(NIL * len(resources))
+    return [result.value for result in await task if result]
+
+
+async def test_an_extension_that_begins_while_a_batch_waits_for_another_is_waited_for_too() -> None:
+    async with Group(1) as group:
+        one, two = await held(group, "a", "b")
+        (wire,) = group.now
+        first = asyncio.create_task(two.extend(20))
+        await turns()
+        batch = asyncio.create_task(group.supervisor.extend_many([one, two], 30))
+        await turns()
+        second = asyncio.create_task(one.extend(1))
+        await turns()
+        assert [words[-1] for words in wire.commands[2:]] == [b"20000", b"1000"]
+        wire.reply(OK)
+        await turns(4)
+        assert len(wire.commands) == 4  # the batch waits for the second one too
+        wire.reply(OK)
+        await first
+        await second
+        await turns(4)
+        assert [words[-1] for words in wire.commands[4:]] == [b"30000", b"30000"]
+        wire.reply(OK * 2)
+        assert all(await batch)
+        assert one.remaining > 25
+
+
+async def test_a_batch_of_releases_goes_out_whole_when_the_supervisor_closes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "CHUNK", 1)
+    monkeypatch.setattr(batches, "WINDOW", 1)
+    async with Group(1) as group:
+        leases = await held_one_by_one(group, "abcdef")
+        (wire,) = group.now
+        releasing = asyncio.create_task(group.supervisor.unlock_many(leases))
+        await turns(4)
+        closing = asyncio.create_task(group.supervisor.close())
+        await turns(4)
+        while not closing.done():
+            asked, wire.commands[:] = [words[0] for words in wire.commands[6:]], wire.commands[:6]
+            for name in asked:
+                wire.reply(ONE if name == b"DELIFEQ" else b"*2\r\n:1\r\n:1\r\n")
+            await turns(4)
+        assert await releasing == [Ok(None)] * 6
+
+
+async def held_one_by_one(group: Group, names: str) -> list[AsyncLease]:
+    task = asyncio.create_task(group.supervisor.lock_many([*names], 10))
+    for _ in names:
+        await turns(4)
+        group.now[0].reply(NIL)
+    return [result.value for result in await task if result]
+
+
+async def test_a_batch_of_attempts_ends_and_gives_back_when_the_supervisor_closes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(batches, "CHUNK", 1)
+    monkeypatch.setattr(batches, "WINDOW", 1)
+    async with Group(1) as group:
+        (wire,) = group.now
+        task = asyncio.create_task(group.supervisor.lock_many(["a", "b", "c"], 10))
+        await turns(4)
+        closing = asyncio.create_task(group.supervisor.close())
+        await turns(4)
+        wire.reply(NIL + b"*2\r\n:1\r\n:1\r\n")
+        with pytest.raises(ClosedError):
+            await task
+        await turns(4)
+        assert [words[0] for words in wire.commands] == [b"SET", b"TIME", b"DELIFEQ", b"TIME"]
+        wire.reply(ONE + b"*2\r\n:1\r\n:1\r\n")
+        await closing

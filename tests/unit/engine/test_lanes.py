@@ -76,3 +76,25 @@ async def test_each_server_hears_its_own_dialect() -> None:
         for wire in group.now:
             wire.reply(ONE)
         assert await done == Ok(None)
+
+
+async def test_what_is_queued_for_all_is_sent_before_a_connection_is_finished() -> None:
+    async with Group(3) as group:
+        engine_of(group).begin_acquire("r", 10, RETRY)
+        for link in engine_of(group)._links:
+            assert link.connection is not None
+            link.connection.finish()
+        assert [wire.commands[0] for wire in group.now] == [set_command(1)] * 3
+
+
+async def test_closing_waits_for_what_was_asked_in_the_same_turn() -> None:
+    async with Group(1) as group:
+        task = asyncio.create_task(group.supervisor.lock("r", 10))
+        await turns()
+        group.now[0].reply(NIL)
+        lease = (await task).value
+        both = asyncio.gather(lease.release(), group.supervisor.close())
+        await turns()
+        assert [words[0] for words in group.now[0].commands] == [b"SET", b"DELIFEQ", b"TIME"]
+        group.now[0].reply(ONE + b"*2\r\n:1\r\n:1\r\n")
+        await both

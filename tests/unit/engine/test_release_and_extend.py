@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 
 from redlock_cluster import AsyncLease, Err, LeaseLost, LeaseState, NotHeld, Ok, QuorumUnavailable
+from redlock_cluster.core.leases import LeaseRecord
 
 from .test_acquire import KEY, release, set_command, token
 from .wires import NIL, OK, ONE, REDIS_6, ZERO, Clock, Group, bulk, turns
@@ -386,3 +388,39 @@ async def test_whether_it_is_locked_is_not_denied_when_an_absent_server_may_hold
         group.now[1].reply(NIL)
         with pytest.raises(QuorumUnavailable):
             await task
+
+
+async def test_any_number_of_tasks_may_extend_one_lease() -> None:
+    async with Group(1) as group:
+        task = asyncio.create_task(group.supervisor.lock("r", 10))
+        await turns()
+        (wire,) = group.now
+        wire.reply(NIL)
+        lease = (await task).value
+        tasks = [asyncio.create_task(lease.extend(10 + number)) for number in range(600)]
+        answered = 1
+        while not all(task.done() for task in tasks):
+            await turns(1)
+            wire.reply(OK * (len(wire.commands) - answered))
+            answered = len(wire.commands)
+        await asyncio.gather(*tasks)
+        assert answered == 601
+
+
+async def test_a_lock_leaves_no_cycle_to_the_garbage_collector() -> None:
+    async with Group(1) as group:
+        (wire,) = group.now
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(200):
+                lease = await held(group)
+                for call, reply in ((lease.extend, OK), (lease.release, ONE)):
+                    task = asyncio.create_task(call())
+                    await turns()
+                    wire.reply(reply)
+                    await task
+            # The rounds that wait for their deadlines to be looked at are some 64 and hold their leases.
+            assert sum(isinstance(thing, LeaseRecord) for thing in gc.get_objects()) < 150
+        finally:
+            gc.enable()
