@@ -78,7 +78,7 @@ class Engine:
         self._prefix = options.key_prefix.encode()
         self.clock, self._deadlines = ports.clock, deadlines
         self._timing = next(iter(self._groups.values())).timing
-        self._asked: tuple[Seconds | None, Terms] = None, self._timing.terms(1000)
+        self._asked: tuple[object, Terms] = object(), self._timing.terms(1000)
         self._waiting = Waiting(options, ports)
         self._links: list[Link] = []
         self._tasks: list[asyncio.Task[None]] = []
