@@ -2,7 +2,7 @@
 #   make demo                   real locks on real servers, some of which are killed meanwhile
 #   make test                   linters, types, tests
 #   make simulate SEEDS=10000   random histories of the engine on a simulated network
-#   make chaos SECONDS=60       processes on real servers that are killed, paused and cut off
+#   make chaos SECONDS=60       (SEED=n repeats its faults) processes on real servers that are killed, paused and cut off
 #   make bench                  this library and others side by side; writes benchmarks/RESULTS.md
 PYTHON ?= python3
 VENV := .venv
@@ -32,7 +32,7 @@ simulate: $(VENV)/.dev
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS)
 
 chaos: $(VENV)/.dev
-	$(BIN)/python -m tests.chaos --seconds $(SECONDS)
+	$(BIN)/python -m tests.chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 bench: $(VENV)/.demo
 	$(BIN)/python -m benchmarks
