@@ -109,7 +109,6 @@ class Connection(asyncio.Protocol):
         "_transport",
         "_unfinished",
         "alive",
-        "client_id",
         "dialect",
         "heard",
         "impaired",
@@ -129,7 +128,6 @@ class Connection(asyncio.Protocol):
         self.index = index
         self.pending: deque[Sink] = deque()
         self.dialect: Dialect = SCRIPTED
-        self.client_id: int | None = None
         self.lane: Lane | None = None
         self.alive = self.silent = self.impaired = False
         self.heard = self._unfinished = 0

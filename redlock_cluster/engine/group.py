@@ -81,8 +81,10 @@ class Group:
 
     def outcome(self, attempt: Attempt) -> LeaseRecord | LockNotAcquired:
         """What a decided attempt came to; a lease that ran out meanwhile is given back."""
-        if attempt.lease is not None:
-            if self.clock() < attempt.lease.valid_until and (lease := attempt.take_lease()) is not None:
+        lease = attempt.lease
+        if lease is not None:
+            if self.clock() < lease.valid_until:
+                attempt.lease = None  # the caller's from now on: abandoning the attempt does not give it back
                 return lease
             attempt.abandon()
             attempt.too_late()

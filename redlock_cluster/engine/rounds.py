@@ -193,11 +193,6 @@ class Attempt(AcquireRound, Round):
         if self.count(connection.index, value, dialect.names_holder):
             self._progress()
 
-    def take_lease(self) -> LeaseRecord | None:
-        """The lease, if it won; from now on it is the caller's, and abandoning the attempt does not give it back."""
-        lease, self.lease = self.lease, None
-        return lease
-
     def _progress(self) -> None:
         if self.decided:
             return
