@@ -16,7 +16,7 @@ from __future__ import annotations
 import enum
 
 from redlock_cluster.core.names import Resource
-from redlock_cluster.core.rounds import AcquireRound, CompareRound, Outcome
+from redlock_cluster.core.rounds import Acquisition, Ballot, Comparison, Outcome
 from redlock_cluster.core.votes import Token
 
 __all__ = ["LeaseRecord", "LeaseState"]
@@ -63,8 +63,8 @@ class LeaseRecord:
         self.resource, self.key, self.token = resource, key, token
         self.ttl_ms = self.longest_ms = ttl_ms
         self.valid_until, self.sent = valid_until, sent
-        self.acquired: AcquireRound | None = None
-        self.extension: CompareRound | None = None
+        self.acquired: Acquisition | None = None
+        self.extension: Comparison | None = None
         self.deleted = self.doubtful = 0
         self.release_asked = False
         self._state = LeaseState.HELD
@@ -86,7 +86,7 @@ class LeaseRecord:
         return max(0.0, self.valid_until - now)
 
     @property
-    def round(self) -> AcquireRound | CompareRound | None:
+    def round(self) -> Ballot | None:
         """The round whose votes say where the lease is held: the last extension that succeeded, or the acquisition."""
         return self.extension or self.acquired
 
@@ -113,7 +113,7 @@ class LeaseRecord:
         self.longest_ms = max(self.longest_ms, ttl_ms)
         return True
 
-    def extended(self, votes: CompareRound, now: float, valid_until: float, ttl_ms: int) -> None:
+    def extended(self, votes: Comparison, now: float, valid_until: float, ttl_ms: int) -> None:
         """Takes in a decided extension; one that is decided after the validity ran out finds the lease lost.
 
         valid_until: what the extension gives if it succeeded

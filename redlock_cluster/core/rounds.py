@@ -24,11 +24,12 @@ from __future__ import annotations
 import enum
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import Protocol
 
 from redlock_cluster.core.commands import ErrorReply, describe
 from redlock_cluster.core.votes import ServerVote, Verdict, Vote, owner_label
 
-__all__ = ["AcquireRound", "CompareRound", "Outcome", "Tally", "quorum_of"]
+__all__ = ["AcquireRound", "Acquisition", "Ballot", "CompareRound", "Comparison", "Outcome", "Tally", "quorum_of"]
 
 _OK = b"OK"
 _GONE = "does not hold the token"
@@ -37,6 +38,33 @@ _GONE = "does not hold the token"
 def quorum_of(size: int) -> int:
     """How many of a group's servers decide: more than half."""
     return size // 2 + 1
+
+
+class Ballot(Protocol):
+    """What a round knows of its votes."""
+
+    def votes(self, names: tuple[str, ...], /) -> tuple[ServerVote, ...]:
+        """Every server's vote, in the group's order."""
+
+
+class Acquisition(Ballot, Protocol):
+    """The same of a round that acquired."""
+
+    @property
+    def answered(self) -> int:
+        """Mask of the servers that voted FOR or AGAINST."""
+
+    @property
+    def declined(self) -> int:
+        """Mask of the servers whose error proves that they did not run the command."""
+
+
+class Comparison(Ballot, Protocol):
+    """The same of a release or extension."""
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How it ended; None until it is decided."""
 
 
 class Tally(ABC):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from redlock_cluster.core import batches as plan
 from redlock_cluster.core.batches import chunks
@@ -53,7 +53,7 @@ class Flow:
         self._outbox, self.closing = outbox, closing
         self._under_way: deque[asyncio.Future[None]] = deque()
 
-    def sent(self, rounds: Sequence[Round]) -> None:
+    def sent(self, rounds: Sequence[Round[Any]]) -> None:
         """A chunk has been queued."""
         self._outbox.flush()
         undecided = [wired for wired in rounds if not wired.decided]

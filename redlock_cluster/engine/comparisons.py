@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from redlock_cluster.core.commands import SCRIPTED, Dialect, ErrorReply, evaluate
 from redlock_cluster.core.leases import LeaseRecord, LeaseState
-from redlock_cluster.core.rounds import CompareRound
+from redlock_cluster.core.rounds import CompareRound, Outcome
 from redlock_cluster.core.timing import Terms
 from redlock_cluster.core.votes import Token
 from redlock_cluster.engine.connection import Connection
 from redlock_cluster.engine.debts import Debt
 from redlock_cluster.engine.link import Link
-from redlock_cluster.engine.rounds import SLOTS, Round
+from redlock_cluster.engine.rounds import Round
 from redlock_cluster.lua import EXTEND, RELEASE
 
 if TYPE_CHECKING:
@@ -30,20 +30,19 @@ BARE_TTL_MS = 600_000
 """How long a release by bare token, whose ttl nobody here knows, is owed to a server that is away."""
 
 
-class _Comparison(CompareRound, Round):
+class _Comparison(Round[CompareRound]):
     """A round of comparisons. With no record (a bare token string) scripts are sent, which test the key's type."""
 
-    __slots__ = (*SLOTS, "_in_full", "key", "record", "token")
+    __slots__ = ("_in_full", "record", "token")
 
     def __init__(self, group: Group, key: bytes, token: Token, patience: float, record: LeaseRecord | None) -> None:
-        CompareRound.__init__(self, group.size)
-        self._enter(group, key, patience)
-        self.key, self.token, self.record = key, token, record
+        Round.__init__(self, group, key, patience)
+        self.token, self.record = token, record
         self._in_full = 0
 
     @abstractmethod
-    def _command(self, dialect: Dialect) -> bytes:
-        """The packed command in a server's dialect."""
+    def _command(self, dialect: Dialect) -> tuple[bytes, object]:
+        """The packed command in a server's dialect, and what it is answered with if the token is there."""
 
     @abstractmethod
     def _script(self) -> bytes:
@@ -57,26 +56,52 @@ class _Comparison(CompareRound, Round):
     def _finish(self) -> None:
         """The round was decided."""
 
-    def _ask(self, mask: int) -> None:
-        """Sends the command to the servers in the mask, all in this turn of the loop; the others have voted."""
-        lane, apart = self.lane, mask
-        if not lane.usable & ~mask:
-            apart = mask & ~lane.usable
+    def _ask(self, mask: int, done: int = 0) -> None:
+        """Sends the command to the servers in the mask, all in this turn of the loop. done: those that have done it"""
+        lane = self.lane
+        if mask == lane.usable and lane.able and not done:
+            self._join()
             for part in lane.parts:
-                part.send(self._command(self._spoken(part.dialect)), self)
-        if apart:
-            for link in lane.links:
-                if apart >> link.index & 1:
-                    self._ask_one(link)
-        self._progress()
-        self._sent()
-
-    def _ask_one(self, link: Link) -> None:
-        connection = link.connection
-        if connection is None or connection.full:
-            self._lose(link.index, link.absence())
+                part.add(*self._command(self._spoken(part.dialect)))
         else:
-            connection.send(self._command(self._spoken(connection.dialect)), self)
+            self._ask_alone(mask, done)
+        self.group.outbox.end_round()
+
+    def _ask_alone(self, mask: int, done: int) -> None:
+        tally = self._start_alone(CompareRound(self.group.size))
+        if mask != tally.everyone:
+            tally.settle(done, tally.everyone & ~(mask | done))
+        for link in self.lane.links:
+            if mask >> link.index & 1:
+                connection = link.connection
+                if connection is None or connection.full:
+                    self._lose(link.index, link.absence())
+                else:
+                    connection.send(self._command(self._spoken(connection.dialect))[0], self)
+        self._progress()
+
+    def _counted(self) -> CompareRound:
+        tally, volley = CompareRound(self.group.size), self.volley
+        if volley is not None:
+            if volley.unasked:
+                tally.settle(0, volley.unasked)
+            tally.granted = volley.passed(self.offset)
+            if self.decided:
+                tally.outcome = Outcome.DONE
+        return tally
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How it ended; None until it is decided."""
+        if self._tally is not None:
+            return self._tally.outcome
+        return Outcome.DONE if self.decided else None
+
+    def carry(self) -> None:
+        """A quorum had the token, and no server has said anything else."""
+        self.decided = True
+        self._finish()
+        self._decide()
 
     def _spoken(self, dialect: Dialect) -> Dialect:
         return SCRIPTED if self.record is None else dialect
@@ -91,10 +116,10 @@ class _Comparison(CompareRound, Round):
             self._progress()
 
     def _count(self, index: int, value: object) -> bool:
-        return self.count(index, value)
+        return self.tally.count(index, value)
 
     def _progress(self) -> None:
-        if self.outcome is not None and not self.decided:
+        if self.tally.outcome is not None and not self.decided:
             self._finish()
             self._decide()
 
@@ -107,25 +132,27 @@ class Release(_Comparison):
     def begin(self) -> Release:
         """Sends the round. A lease's round asks only where the token may be."""
         record = self.record
-        everyone = self.everyone
-        ask = everyone if record is None else record.may_hold
-        if record is not None and ask != everyone:
-            self.settle(record.deleted, everyone & ~(ask | record.deleted))
-        self._ask(ask)
+        if record is None:
+            self._ask((1 << self.group.size) - 1)
+        else:
+            self._ask(record.may_hold, record.deleted)
         return self
+
+    def detach(self) -> CompareRound:
+        """Its votes so far, and from now on it counts them itself; a lease remembers who deleted it."""
+        tally = super().detach()
+        if self.record is not None:
+            self.record.deleted |= tally.granted
+        return tally
 
     def reply(self, connection: Connection, value: object) -> None:
         """Counts a vote; a lease remembers who deleted it."""
-        record = self.record
-        if type(value) is int and value == 1 and record is not None:
-            record.deleted |= 1 << connection.index
-            if self.grant(connection.index):
-                self._progress()
-        else:
-            super().reply(connection, value)
+        if type(value) is int and value == 1 and self.record is not None:
+            self.record.deleted |= 1 << connection.index
+        super().reply(connection, value)
 
-    def _command(self, dialect: Dialect) -> bytes:
-        return dialect.release(self.key, self.token)
+    def _command(self, dialect: Dialect) -> tuple[bytes, object]:
+        return dialect.release(self.key, self.token), 1
 
     def _script(self) -> bytes:
         return evaluate(RELEASE, self.key, self.token)
@@ -136,11 +163,11 @@ class Release(_Comparison):
             self._owe(index)
         elif value == 0 and record is not None and record.deleted & bit:
             value = 1  # an earlier round of this lease did it
-        return self.count(index, value, record is not None and bool(record.doubtful & bit))
+        return self.tally.count(index, value, record is not None and bool(record.doubtful & bit))
 
     def _lose(self, index: int, why: str) -> bool:
         self._owe(index)
-        return self.miss(index, why)
+        return super()._lose(index, why)
 
     def _owe(self, index: int) -> None:
         """Has the server told later; from here on a 0 may be the owed release's doing."""
@@ -159,33 +186,30 @@ class Release(_Comparison):
 class Extension(_Comparison):
     """Resets the ttl wherever the key holds the token; rounds on one lease never overlap."""
 
-    __slots__ = ("ttl_ms", "valid_until")
+    __slots__ = ("terms", "valid_until")
 
     def __init__(self, group: Group, key: bytes, token: Token, terms: Terms, record: LeaseRecord | None) -> None:
         super().__init__(group, key, token, terms.patience, record)
-        self.ttl_ms = terms.ttl_ms
-        self.valid_until = self.started + terms.validity
+        self.terms = terms
 
     def begin(self) -> bool:
         """Sends the round, if the lease may still be extended."""
-        record = self.record
+        record, now = self.record, self.group.clock()
+        self.started, self.valid_until = now, now + self.terms.validity
         if record is None:
-            self._ask(self.everyone)
+            self._ask((1 << self.group.size) - 1)
             return True
-        if not record.begin_extension(self.started, self.valid_until, self.ttl_ms):
+        if not record.begin_extension(now, self.valid_until, self.terms.ttl_ms):
             return False
         self.group.extensions[self.token] = self
-        ask = record.may_hold
-        if ask != self.everyone:
-            self.settle(0, self.everyone & ~ask)
-        self._ask(ask)
+        self._ask(record.may_hold)
         return True
 
-    def _command(self, dialect: Dialect) -> bytes:
-        return dialect.extend(self.key, self.token, self.ttl_ms)
+    def _command(self, dialect: Dialect) -> tuple[bytes, object]:
+        return dialect.extend(self.key, self.token, self.terms.ttl_ms), b"OK" if dialect.native_extend else 1
 
     def _script(self) -> bytes:
-        return evaluate(EXTEND, self.key, self.token, self.ttl_ms)
+        return evaluate(EXTEND, self.key, self.token, self.terms.ttl_ms)
 
     def _matters(self) -> bool:
         """A later extension may have followed this one, which must not undo it."""
@@ -196,7 +220,7 @@ class Extension(_Comparison):
         if record is not None:
             del self.group.extensions[self.token]
             now = self.group.clock()
-            record.extended(self, now, self.valid_until, self.ttl_ms)
+            record.extended(self, now, self.valid_until, self.terms.ttl_ms)
             if record.state(now) is LeaseState.LOST:
                 give_back(self.group, record)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 from hiredis import ProtocolError, PushNotification, Reader, pack_command
 
 from redlock_cluster.core.commands import SCRIPTED, Dialect, ErrorReply
+from redlock_cluster.engine.volleys import Volley
 
 if TYPE_CHECKING:
     from redlock_cluster.engine.lanes import Lane
@@ -98,6 +99,7 @@ class Connection(asyncio.Protocol):
     lane: where it serves, None before
     silent: a full server timeout has passed since something was asked, without an answer
     impaired: it is silent or full, and so left out of rounds
+    unanswered: how many commands wait for replies; pending: who waits for these, volleys as a whole
     heard: how many times replies have arrived; pushes and parts of replies don't count
     """
 
@@ -117,6 +119,7 @@ class Connection(asyncio.Protocol):
         "pending",
         "reason",
         "silent",
+        "unanswered",
     )
 
     def __init__(self, outbox: Outbox, index: int, on_lost: Callable[[Connection], None]) -> None:
@@ -126,17 +129,17 @@ class Connection(asyncio.Protocol):
         self._buffer: list[bytes] = []
         self._reader = Reader(notEnoughData=_MISSING, replyError=ErrorReply)
         self.index = index
-        self.pending: deque[Sink] = deque()
+        self.pending: deque[Sink | Volley] = deque()
         self.dialect: Dialect = SCRIPTED
         self.lane: Lane | None = None
         self.alive = self.silent = self.impaired = False
-        self.heard = self._unfinished = 0
+        self.heard = self.unanswered = self._unfinished = 0
         self.reason = "the server closed the connection"
 
     @property
     def full(self) -> bool:
         """Too many commands wait for replies to add another."""
-        return len(self.pending) >= MAX_UNANSWERED
+        return self.unanswered >= MAX_UNANSWERED
 
     def send(self, command: bytes, sink: Sink) -> None:
         """Queues a packed command for this connection alone. Only on one that is alive."""
@@ -146,25 +149,27 @@ class Connection(asyncio.Protocol):
             self._outbox.add(self)
         self._buffer.append(command)
         self.pending.append(sink)
+        self.unanswered += 1
 
-    def queue(self, data: bytes, sinks: list[Sink]) -> None:
-        """Queues packed commands that several connections send."""
+    def queue(self, data: bytes, volley: Volley) -> None:
+        """Queues the commands of a volley."""
         if not self._buffer:
             self._outbox.add(self)
         self._buffer.append(data)
-        self._expect(sinks)
+        self._expect(volley)
 
-    def write(self, data: bytes, sinks: list[Sink]) -> None:
-        """Writes packed commands that several connections send, after what is queued."""
+    def write(self, data: bytes, volley: Volley) -> None:
+        """Writes the commands of a volley, after what is queued."""
         if self._buffer:
             self._buffer.append(data)
         elif self.alive and self._transport is not None:
             self._transport.write(data)
-        self._expect(sinks)
+        self._expect(volley)
 
-    def _expect(self, sinks: list[Sink]) -> None:
-        self.pending.extend(sinks)
-        if self.full and not self.impaired and self.lane is not None:
+    def _expect(self, volley: Volley) -> None:
+        self.pending.append(volley)
+        self.unanswered += len(volley)
+        if self.unanswered >= MAX_UNANSWERED and not self.impaired and self.lane is not None:
             self.lane.refresh()
 
     def request(self, *words: str | bytes | int) -> asyncio.Future[object]:
@@ -218,35 +223,43 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Called by the loop: hands each whole reply to the next in line."""
         self._reader.feed(data)
-        pending, gets = self.pending, self._reader.gets
-        answered = False
-        while self.alive:
-            try:
-                reply = gets()
-            except (ProtocolError, TypeError, ValueError, MemoryError):  # TypeError: a list as the key of a map
-                self.abort("what answers there does not speak the Redis protocol")
-                return
-            if reply is _MISSING:
-                if answered:
-                    self._answered()
-                else:
-                    self._wait(len(data))
-                return
-            if reply.__class__ is PushNotification:
+        replies: list[object] = []
+        try:
+            replies.extend(iter(self._reader.gets, _MISSING))  # keeps what came before an error
+        except (ProtocolError, TypeError, ValueError, MemoryError):  # TypeError: a list as the key of a map
+            self._hand_out(replies)
+            self.abort("what answers there does not speak the Redis protocol")
+        else:
+            if replies:
                 self._unfinished = 0
+                self._hand_out(replies)
+            else:
+                self._wait(len(data))
+
+    def _hand_out(self, replies: list[object]) -> None:
+        pending, heard, place, end = self.pending, False, 0, len(replies)
+        while place < end and self.alive:
+            reply = replies[place]
+            if reply.__class__ is PushNotification:
+                place += 1
                 continue
             if not pending:
                 self.abort("the server sent a reply that nobody had asked for")
                 return
-            answered = True
-            pending.popleft().reply(self, reply)
-
-    def _answered(self) -> None:
-        self.heard += 1
-        self._unfinished = 0
-        if self.impaired and self.lane is not None:
-            self.silent = False
-            self.lane.refresh()
+            heard, first = True, pending[0]
+            if isinstance(first, Volley):
+                taken = first.take(self, replies, place)
+            else:
+                taken = 1
+                pending.popleft()
+                first.reply(self, reply)
+            place += taken
+            self.unanswered -= taken
+        if heard and self.alive:
+            self.heard += 1
+            if self.impaired and self.lane is not None:
+                self.silent = False
+                self.lane.refresh()
 
     def _wait(self, size: int) -> None:
         self._unfinished += size
@@ -266,7 +279,7 @@ class Connection(asyncio.Protocol):
         self.alive = False
         self._buffer.clear()
         self._on_lost(self)
-        pending, self.pending = self.pending, deque()
+        pending, self.pending, self.unanswered = self.pending, deque(), 0
         for sink in pending:
             sink.lost(self)
 

@@ -64,7 +64,9 @@ class Group:
         self.size = len(group.servers)
         self.servers = tuple(Server(s, i, options, ports, outbox) for i, s in enumerate(group.servers))
         self.names = tuple(server.name for server in self.servers)
-        self.lanes = tuple(Lane(links, outbox) for links in zip(*(s.links for s in self.servers), strict=True))
+        self.lanes = tuple(
+            Lane(links, self.clock, outbox, deadlines) for links in zip(*(s.links for s in self.servers), strict=True)
+        )
         self.extensions: dict[Token, Extension] = {}
         self._entropy, self._label = ports.entropy, b"@" + owner
 
@@ -91,10 +93,11 @@ class Group:
         return self._refusal(attempt)
 
     def _refusal(self, attempt: Attempt) -> LockNotAcquired:
-        verdict = attempt.verdict
+        tally = attempt.tally
+        verdict = tally.verdict
         resource = resource_text(attempt.resource)
         if verdict is Verdict.UNAVAILABLE:
-            late = attempt.granted.bit_count() >= attempt.quorum
+            late = tally.granted.bit_count() >= tally.quorum
             text = "the quorum came too late" if late else "too many servers of its group did not vote"
             return QuorumUnavailable(f"{resource!r} is not locked: {text}", *self._context(attempt, attempt.resource))
         text = "somebody holds it" if verdict is Verdict.HELD else "contenders split the vote"
@@ -179,9 +182,9 @@ class Group:
 
     async def is_locked(self, resource: Resource, key: bytes) -> bool | QuorumUnavailable:
         """Whether a quorum of servers names one holder of the key."""
-        inspection = Inspection(self, key, self.timing.server_timeout).begin(key)
+        inspection = Inspection(self, key, self.timing.server_timeout).begin()
         await inspection
-        votes = inspection
+        votes = inspection.tally
         if votes.verdict is Verdict.UNAVAILABLE or (votes.verdict is Verdict.SPLIT and votes.may_be_held()):
             text = f"whether {resource_text(resource)!r} is locked is unknown"
             return QuorumUnavailable(text, *self._context(inspection, resource))

@@ -1,82 +1,88 @@
 """Lanes: the connections, one to each server of a group, that carry the same keys' commands.
 
-A round goes to all of them, mostly in the same words. So it is queued once for all, and the connections share what is
-written at the end of the turn.
+A round goes to all of them, mostly in the same words. So it is queued once for all, and what is queued until the end of
+the turn leaves as one volley (`engine.volleys`).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from redlock_cluster.core.commands import Dialect
+from redlock_cluster.core.rounds import quorum_of
+from redlock_cluster.engine.deadlines import Deadlines
+from redlock_cluster.engine.ports import Clock
+from redlock_cluster.engine.volleys import Volley
 
 if TYPE_CHECKING:
-    from redlock_cluster.engine.connection import Connection, Outbox, Sink
+    from redlock_cluster.engine.connection import Connection, Outbox
     from redlock_cluster.engine.link import Link
+    from redlock_cluster.engine.rounds import Round
 
-__all__ = ["Broadcast", "Lane"]
+__all__ = ["Lane", "Part"]
 
 
-class Broadcast:
-    """Connections that speak one dialect. What goes to all of them is queued here once, and reaches each of them before
-    anything that is sent to it alone afterwards.
+class Part:
+    """The connections of a lane that speak one dialect, and what the open volley sends to them.
+
+    expected: what each of the commands is answered with when the server does as it was asked
     """
 
-    __slots__ = ("_commands", "_connections", "_outbox", "_sinks", "dialect")
+    __slots__ = ("commands", "connections", "dialect", "expected", "places")
 
-    def __init__(self, dialect: Dialect, connections: tuple[Connection, ...], outbox: Outbox) -> None:
-        self.dialect = dialect
-        self._connections, self._outbox = connections, outbox
-        self._commands: list[bytes] = []
-        self._sinks: list[Sink] = []
+    def __init__(self, dialect: Dialect, connections: tuple[Connection, ...]) -> None:
+        self.dialect, self.connections = dialect, connections
+        self.places = tuple(connection.index for connection in connections)
+        self.commands: list[bytes] = []
+        self.expected: list[object] = []
 
-    def send(self, command: bytes, sink: Sink) -> None:
-        """Queues a packed command for all; the sink hears once from each."""
-        if not self._sinks:
-            self._outbox.add(self)
-        self._commands.append(command)
-        self._sinks.append(sink)
+    def add(self, command: bytes, expected: object) -> None:
+        """Queues a packed command; its round is to `join` the lane."""
+        self.commands.append(command)
+        self.expected.append(expected)
 
-    def hand_over(self) -> None:
-        """Puts what is queued here into the queues of the connections."""
-        if self._sinks:
-            data, sinks = self._take()
-            for connection in self._connections:
-                connection.queue(data, sinks)
-
-    def flush(self) -> None:
-        """Writes what is queued."""
-        if self._sinks:
-            data, sinks = self._take()
-            for connection in self._connections:
-                connection.write(data, sinks)
-
-    def _take(self) -> tuple[bytes, list[Sink]]:
-        data, sinks = b"".join(self._commands), self._sinks
-        self._commands, self._sinks = [], []
-        return data, sinks
+    def close(self, volley: Volley) -> bytes:
+        """Everything that was queued, joined; the volley learns what is expected here."""
+        data, expected = b"".join(self.commands), self.expected
+        self.commands, self.expected = [], []
+        volley.expected.update(dict.fromkeys(self.places, expected))
+        return data
 
 
 class Lane:
     """One place in the pools of a group's servers.
 
     links: in voting order; usable: mask of the servers that can answer now; parts: their connections, by dialect
-    unusable: mask of the others; why: for each of those, by place
+    able: they are a quorum; unusable: mask of the others; why: for each of those, by place
     """
 
-    __slots__ = ("_outbox", "links", "parts", "unusable", "usable", "why")
+    __slots__ = (
+        "_deadlines",
+        "_open",
+        "_outbox",
+        "able",
+        "clock",
+        "links",
+        "parts",
+        "quorum",
+        "unusable",
+        "usable",
+        "why",
+    )
 
-    def __init__(self, links: tuple[Link, ...], outbox: Outbox) -> None:
-        self.links, self._outbox = links, outbox
-        self.parts: tuple[Broadcast, ...] = ()
+    def __init__(self, links: tuple[Link, ...], clock: Clock, outbox: Outbox, deadlines: Deadlines) -> None:
+        self.links, self.clock = links, clock
+        self._outbox, self._deadlines = outbox, deadlines
+        self.quorum = quorum_of(len(links))
+        self.parts: tuple[Part, ...] = ()
+        self._open: Volley | None = None
         for link in links:
             link.lane = self
         self.refresh()
 
     def refresh(self) -> None:
         """A connection came, went, fell silent, is full, or none of these any more; or its absence has a new cause."""
-        for part in self.parts:
-            part.hand_over()
+        self.hand_over()
         by_dialect: dict[Dialect, list[Connection]] = {}
         self.usable = 0
         self.why: dict[int, str] = {}
@@ -90,9 +96,43 @@ class Lane:
                     continue
             self.why[link.index] = link.absence()
         self.unusable = (1 << len(self.links)) - 1 & ~self.usable
-        self.parts = tuple(Broadcast(spoken, tuple(some), self._outbox) for spoken, some in by_dialect.items())
+        self.able = self.usable.bit_count() >= self.quorum
+        self.parts = tuple(Part(spoken, tuple(some)) for spoken, some in by_dialect.items())
+
+    def join(self, joining: Round[Any], patience: float) -> Volley:
+        """Puts a round into the open volley, which all its rounds wait for equally long, seconds.
+
+        Its commands are added to the parts directly afterwards.
+        """
+        volley = self._open
+        if volley is None or volley.patience != patience:
+            if volley is not None:
+                self.hand_over()
+            volley = self._open = Volley(self, patience)
+            self._outbox.add(self)
+        volley.rounds.append(joining)
+        return volley
 
     def hand_over(self) -> None:
-        """What is queued for several connections comes before what is now sent to one of them."""
-        for part in self.parts:
-            part.hand_over()
+        """Puts the open volley into the queues of the connections: it comes before what is now sent to one of them."""
+        if self._open is not None:
+            volley = self._close(self._open)
+            for part in self.parts:
+                data = part.close(volley)
+                for connection in part.connections:
+                    connection.queue(data, volley)
+
+    def flush(self) -> None:
+        """Writes the open volley."""
+        if self._open is not None:
+            volley = self._close(self._open)
+            for part in self.parts:
+                data = part.close(volley)
+                for connection in part.connections:
+                    connection.write(data, volley)
+
+    def _close(self, volley: Volley) -> Volley:
+        self._open = None
+        volley.close()
+        self._deadlines.add(volley.started + volley.patience, volley)
+        return volley

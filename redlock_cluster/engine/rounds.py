@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from hiredis import pack_command
 
@@ -20,15 +20,18 @@ from redlock_cluster.core.leases import LeaseRecord
 from redlock_cluster.core.names import Resource
 from redlock_cluster.core.rounds import AcquireRound, Tally
 from redlock_cluster.core.timing import Terms
-from redlock_cluster.core.votes import Verdict
+from redlock_cluster.core.votes import ServerVote, Verdict
 from redlock_cluster.engine.connection import Connection
 from redlock_cluster.engine.debts import Debt
+from redlock_cluster.engine.volleys import Volley
 
 if TYPE_CHECKING:
     from redlock_cluster.engine.group import Group
     from redlock_cluster.engine.lanes import Lane
 
-__all__ = ["LOST_REPLY", "SLOTS", "Attempt", "Inspection", "Round", "Waiter"]
+__all__ = ["LOST_REPLY", "Attempt", "Inspection", "Round", "Waiter"]
+
+T = TypeVar("T", bound=Tally)
 
 LOST_REPLY = "the connection broke before the reply"
 
@@ -68,29 +71,26 @@ def _nothing() -> Generator[object, None, None]:
     yield
 
 
-class Round(Tally):
-    """A round in flight: counts votes, is the sink for replies, and tells those who wait for its end.
+class Round(ABC, Generic[T]):
+    """A round in flight: is the sink for replies and tells those who wait for its end.
 
     lane: the connections that carry its key; patience: seconds it waits for votes
     started: engine time before the first byte; decided: it has ended, though votes may still come
+    volley: what it left in together with others; offset: its place there. While every vote in it is FOR the volley
+    counts them, and the round has no tally of its own.
     """
 
-    if not TYPE_CHECKING:  # a base beside another one with slots can have none itself; SLOTS are for its heirs
-        __slots__ = ()
+    __slots__ = ("_tally", "_waiter", "decided", "group", "key", "lane", "offset", "patience", "started", "volley")
 
-    group: Group
-    lane: Lane
-    patience: float
-    started: float
-    decided: bool
-    _waiter: Waiter | None
-
-    def _enter(self, group: Group, key: bytes, patience: float) -> None:
-        self.group, self.patience = group, patience
-        self.lane = group.lane(key)
-        self.started = group.clock()
+    def __init__(self, group: Group, key: bytes, patience: float) -> None:
+        self.group, self.key, self.patience = group, key, patience
+        self.lane: Lane = group.lane(key)
         self.decided = False
-        self._waiter = None
+        self.volley: Volley | None = None
+        self._tally: T | None = None
+        self._waiter: Waiter | None = None
+
+    # --- who waits for it ------------------------------------------------------------------------------------------
 
     def __await__(self) -> Generator[object, None, None]:
         """Waits until the round is decided; cancelling that leaves the round running."""
@@ -114,57 +114,128 @@ class Round(Tally):
     def abandon(self) -> None:
         """Nobody wants the outcome any more; the round goes on."""
 
+    def _decide(self) -> None:
+        self.decided = True
+        waiter = self._waiter
+        if waiter is not None:
+            self._waiter = None
+            if not waiter.done():
+                waiter.set_result(None)
+
+    # --- sending it ------------------------------------------------------------------------------------------------
+
+    def _join(self) -> None:
+        """Leaves with the lane's next volley. Its commands must be added to the parts at once."""
+        volley = self.volley = self.lane.join(self, self.patience)
+        self.offset = len(volley.rounds) - 1
+        self.started = volley.started
+
+    def _start_alone(self, tally: T) -> T:
+        """Is sent to servers one by one, so it counts its votes itself."""
+        self._tally = tally
+        self.started = self.group.clock()
+        self.group.deadlines.add(self.started + self.patience, self)
+        return tally
+
+    # --- its votes -------------------------------------------------------------------------------------------------
+
+    @property
+    def tally(self) -> T:
+        """Its votes so far."""
+        return self._counted() if self._tally is None else self._tally
+
+    def detach(self) -> T:
+        """Its votes so far, and from now on it counts them itself."""
+        if self._tally is None:
+            self._tally = self._counted()
+            if self.volley is not None:
+                self.volley.part_with(self.offset)
+        return self._tally
+
+    @abstractmethod
+    def _counted(self) -> T:
+        """What its volley has counted."""
+
+    def votes(self, names: tuple[str, ...]) -> tuple[ServerVote, ...]:
+        """Every server's vote, in the group's order."""
+        return self.tally.votes(names)
+
+    @abstractmethod
+    def carry(self) -> None:
+        """A quorum did as it was asked, and no server has said anything else."""
+
     @abstractmethod
     def reply(self, connection: Connection, value: object) -> None:
-        """Counts a server's reply."""
+        """Counts a server's reply. Only once it is detached."""
 
     def lost(self, connection: Connection) -> None:
-        """The connection broke: ABSENT."""
+        """The connection broke: ABSENT. Only once it is detached."""
         if self._lose(connection.index, LOST_REPLY):
             self._progress()
 
+    def missed(self, index: int) -> None:
+        """A server did not answer in time: ABSENT. Only once it is detached."""
+        if self.tally.miss(index, "no answer in time"):
+            self._progress()
+
+    @property
+    def outstanding(self) -> int:
+        """Mask of the servers that have not voted."""
+        return self.tally.outstanding
+
     def expire(self) -> None:
-        """The deadline has passed: who has not voted is ABSENT, and if it had the full time, silent."""
+        """The deadline of a round that was sent alone has passed: who has not voted is ABSENT, or even silent."""
         outstanding = self.outstanding
-        progress = False
         for link in self.lane.links:
             if outstanding >> link.index & 1:
                 link.overdue(self.patience)
-                progress |= self.miss(link.index, "no answer in time")
-        if progress:
-            self._progress()
+                self.missed(link.index)
 
     def _lose(self, index: int, why: str) -> bool:
-        return self.miss(index, why)
+        return self.tally.miss(index, why)
 
     @abstractmethod
     def _progress(self) -> None:
         """The votes have reached a turning point."""
 
-    def _sent(self) -> None:
-        """Everything was queued: it is written, and waited for."""
-        self.group.outbox.end_round()
-        self.group.deadlines.add(self.started + self.patience, self)
 
-    def _decide(self) -> None:
-        self.decided = True
-        waiter, self._waiter = self._waiter, None
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+class _Asking(Round[AcquireRound]):
+    """A round whose votes are those of an acquisition. patient: as `AcquireRound` has it"""
+
+    __slots__ = ()
+    _patient = False
+
+    def _enter(self) -> bool:
+        """Joins a volley; false if the servers that can answer can't make a quorum, and the round has ended."""
+        lane = self.lane
+        if lane.able:
+            self._join()
+            return True
+        self.started = self.group.clock()
+        self._tally = AcquireRound(self.group.size, self._patient)
+        self._tally.leave_out(lane.unusable, lane.why)
+        self._decide()
+        return False
+
+    def _counted(self) -> AcquireRound:
+        tally, volley = AcquireRound(self.group.size, self._patient), self.volley
+        if volley is not None:
+            if volley.unasked:
+                tally.leave_out(volley.unasked, volley.why)
+            tally.granted = volley.passed(self.offset)
+            if self.decided:
+                tally.verdict = Verdict.WON
+        return tally
 
 
-SLOTS: Final = ("_waiter", "decided", "group", "lane", "patience", "started")
-
-
-class Attempt(AcquireRound, Round):
+class Attempt(_Asking):
     """One attempt to acquire: its token, its votes, and the lease if it wins, until somebody takes it."""
 
-    __slots__ = (*SLOTS, "key", "lease", "resource", "sent", "terms", "token")
+    __slots__ = ("lease", "resource", "sent", "terms", "token")
 
     def __init__(self, group: Group, resource: Resource, key: bytes, terms: Terms, at_most: float = math.inf) -> None:
-        AcquireRound.__init__(self, group.size)
-        self._enter(group, key, terms.patience if terms.patience < at_most else at_most)
-        self.resource, self.key, self.terms = resource, key, terms
+        Round.__init__(self, group, key, terms.patience if terms.patience < at_most else at_most)
+        self.resource, self.terms = resource, terms
         self.token = group.new_token()
         self.lease: LeaseRecord | None = None
         self.sent = 0
@@ -172,81 +243,99 @@ class Attempt(AcquireRound, Round):
     def begin(self) -> Attempt:
         """SET to every server that can answer, all in this turn of the loop; to none if they can't make a quorum."""
         lane = self.lane
-        if lane.unusable and self.leave_out(lane.unusable, lane.why) and self.verdict is not None:
-            self._decide()
-            return self
-        self.sent = lane.usable
-        for part in lane.parts:
-            part.send(part.dialect.acquire(self.key, self.token, self.terms.ttl_ms), self)
-        self._sent()
+        if self._enter():
+            self.sent = lane.usable
+            for part in lane.parts:
+                dialect = part.dialect
+                part.add(dialect.acquire(self.key, self.token, self.terms.ttl_ms), dialect.granted)
+            self.group.outbox.end_round()
         return self
+
+    def carry(self) -> None:
+        """A quorum granted, and no server has said anything else."""
+        self._win()
+        self._decide()
+
+    def _win(self) -> None:
+        terms = self.terms
+        valid_until = self.started + terms.validity
+        lease = self.lease = LeaseRecord(self.resource, self.key, self.token, terms.ttl_ms, valid_until, self.sent)
+        lease.acquired = self
 
     def reply(self, connection: Connection, value: object) -> None:
         """Counts a vote; once the round is decided, a late grant only adds to `held_on`."""
-        dialect = connection.dialect
-        if value == dialect.granted:
-            if self.grant(connection.index):
-                self._progress()
-            return
         if value is not None and type(value) is not bytes and not isinstance(value, ErrorReply):
             connection.abort("an unexpected reply: the connection is out of step")
-        if self.count(connection.index, value, dialect.names_holder):
+        if self.tally.count(connection.index, value, connection.dialect.names_holder):
             self._progress()
 
     def _progress(self) -> None:
         if self.decided:
             return
-        verdict = self.verdict
+        verdict = self.tally.verdict
         if verdict is Verdict.WON:
-            valid_until = self.started + self.terms.validity
-            self.lease = LeaseRecord(self.resource, self.key, self.token, self.terms.ttl_ms, valid_until, self.sent)
-            self.lease.acquired = self
+            self._win()
         else:
             self._give_back()
         if verdict is not None:
             self._decide()
 
+    @property
+    def declined(self) -> int:
+        """Mask of the servers whose error proves that they did not run the command."""
+        return 0 if self._tally is None else self._tally.declined
+
+    @property
+    def answered(self) -> int:
+        """Mask of the servers that voted FOR or AGAINST."""
+        return self.tally.answered
+
+    def too_late(self) -> None:
+        """The quorum came after the validity had run out: told as unavailable. Only once it is abandoned."""
+        self.tally.too_late()
+
     def abandon(self) -> None:
         """Nobody wants the outcome any more: gives back what was or may still be granted."""
         if not self.decided or self.lease is not None:
+            self.detach()
             self.decided = True
             self.lease = None
             self._give_back()
 
     def _give_back(self) -> None:
         """Releases the token on every server that was sent the SET, once."""
-        sent, self.sent = self.sent & ~self.declined, 0
-        answered = self.answered
+        tally = self.tally
+        sent, self.sent = self.sent & ~tally.declined, 0
+        answered = tally.answered
         for link in self.lane.links:
             if sent >> link.index & 1:
                 link.release(Debt(link, self.key, self.token, self.terms.ttl_ms, bool(answered >> link.index & 1)))
 
 
-class Inspection(AcquireRound, Round):
+class Inspection(_Asking):
     """Asks every server who holds a key. Nobody counts as a grant: WON means that it is free on a quorum."""
 
-    __slots__ = SLOTS
+    __slots__ = ()
+    _patient = True
 
-    def __init__(self, group: Group, key: bytes, patience: float) -> None:
-        AcquireRound.__init__(self, group.size, patient=True)
-        self._enter(group, key, patience)
-
-    def begin(self, key: bytes) -> Inspection:
+    def begin(self) -> Inspection:
         """GET to every server that can answer."""
-        command = pack_command((b"GET", key))
-        if self.lane.unusable:
-            self.leave_out(self.lane.unusable, self.lane.why)
-        for part in self.lane.parts:
-            part.send(command, self)
-        self._progress()
-        self._sent()
+        if self._enter():
+            command = pack_command((b"GET", self.key))
+            for part in self.lane.parts:
+                part.add(command, None)
+            self.group.outbox.end_round()
         return self
+
+    def carry(self) -> None:
+        """It is free on a quorum."""
+        self._decide()
 
     def reply(self, connection: Connection, value: object) -> None:
         """Counts who holds it."""
-        if self.count(connection.index, value, names_holder=True):
+        if self.tally.count(connection.index, value, names_holder=True):
             self._progress()
 
     def _progress(self) -> None:
-        if self.verdict is not None and not self.decided:
+        if self.tally.verdict is not None and not self.decided:
             self._decide()

@@ -41,7 +41,7 @@ async def test_a_connection_that_breaks_before_the_turn_ends_is_heard_of_once() 
         attempt, _ = engine_of(group).begin_acquire("r", 10, RETRY)
         group.now[0].break_off()
         await turns()
-        assert attempt.absent == 0b001
+        assert attempt.tally.absent == 0b001
         assert group.commands() == [[], [set_command(1)], [set_command(1)]]
         for wire in group.now[1:]:
             wire.reply(NIL)
