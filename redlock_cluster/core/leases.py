@@ -38,7 +38,7 @@ class LeaseRecord:
     sent: servers that were sent the token
     deleted: servers known to have deleted it; doubtful: those whose reply to a release was lost
     longest_ms: the longest ttl that a server may have taken for it
-    acquired, extension: the rounds that won it and last extended it
+    acquired, extension: the rounds that won it and last extended it; release: the newest that is under way
     """
 
     __slots__ = (
@@ -49,6 +49,7 @@ class LeaseRecord:
         "extension",
         "key",
         "longest_ms",
+        "release",
         "release_asked",
         "resource",
         "sent",
@@ -65,6 +66,7 @@ class LeaseRecord:
         self.valid_until, self.sent = valid_until, sent
         self.acquired: Acquisition | None = None
         self.extension: Comparison | None = None
+        self.release: Comparison | None = None
         self.deleted = self.doubtful = 0
         self.release_asked = False
         self._state = LeaseState.HELD

@@ -62,6 +62,9 @@ class Acquisition(Ballot, Protocol):
 class Comparison(Ballot, Protocol):
     """The same of a release or extension."""
 
+    def detach(self) -> object:
+        """Has it count its votes itself, and tell the lease of each."""
+
     @property
     def outcome(self) -> Outcome | None:
         """How it ended; None until it is decided."""

@@ -134,8 +134,11 @@ class Release(_Comparison):
         record = self.record
         if record is None:
             self._ask((1 << self.group.size) - 1)
-        else:
-            self._ask(record.may_hold, record.deleted)
+            return self
+        if record.release is not None:
+            record.release.detach()  # what it does is to be known at once: it lets this one find less
+        record.release = self
+        self._ask(record.may_hold, record.deleted)
         return self
 
     def detach(self) -> CompareRound:
@@ -179,8 +182,11 @@ class Release(_Comparison):
             link.owe(_debt(link, record))
 
     def _finish(self) -> None:
-        if self.record is not None and self.outcome is not None:
-            self.record.released(self.outcome)
+        record = self.record
+        if record is not None and self.outcome is not None:
+            record.released(self.outcome)
+            if record.release is self:
+                record.release = None
 
 
 class Extension(_Comparison):

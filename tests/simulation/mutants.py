@@ -31,6 +31,38 @@ MUTANTS = (
         (Edit("core/rounds.py", "return size // 2 + 1", "return size // 2"),),
     ),
     Mutant(
+        "mark",
+        "rounds that leave together are won with one server less",
+        (
+            Edit(
+                "engine/volleys.py",
+                "elif self._whole == self._lane.quorum:",
+                "elif self._whole == self._lane.quorum - 1:",
+            ),
+            Edit(
+                "engine/volleys.py",
+                "sorted(self._heard)[-self._lane.quorum]",
+                "sorted(self._heard)[1 - self._lane.quorum]",
+            ),
+        ),
+    ),
+    Mutant(
+        "common",
+        "an answer that differs counts as what the others of its volley say",
+        (Edit("engine/volleys.py", "if not usual and offset not in self.apart:", "if False:"),),
+    ),
+    Mutant(
+        "apart",
+        "a round that counts its votes itself hears no usual one",
+        (
+            Edit(
+                "engine/volleys.py",
+                "                here.reply(connection, reply)\n",
+                "                if not usual:\n                    here.reply(connection, reply)\n",
+            ),
+        ),
+    ),
+    Mutant(
         "token",
         "a retry uses the same token again",
         (
@@ -53,7 +85,7 @@ MUTANTS = (
         (
             Edit(
                 "engine/rounds.py",
-                "sent, self.sent = self.sent & ~self.declined, 0",
+                "sent, self.sent = self.sent & ~tally.declined, 0",
                 "sent, self.sent = 0, 0",
             ),
         ),
@@ -124,8 +156,8 @@ MUTANTS = (
         (
             Edit(
                 "engine/rounds.py",
-                "sent, self.sent = self.sent & ~self.declined, 0",
-                "sent, self.sent = self.sent & self.granted, 0",
+                "sent, self.sent = self.sent & ~tally.declined, 0",
+                "sent, self.sent = self.sent & tally.granted, 0",
             ),
         ),
     ),
