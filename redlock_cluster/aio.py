@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Iterable
@@ -12,12 +13,13 @@ from redlock_cluster.core.leases import LeaseRecord
 from redlock_cluster.core.names import Resource
 from redlock_cluster.core.timing import Seconds
 from redlock_cluster.engine.cluster import Cluster, Source
-from redlock_cluster.engine.supervisor import Status
+from redlock_cluster.engine.comparisons import Release
+from redlock_cluster.engine.supervisor import Engine, Status
 from redlock_cluster.engine.waiting import RETRY, Wait
-from redlock_cluster.errors import ClosedError, RedlockError
+from redlock_cluster.errors import ClosedError, LockNotAcquired, RedlockError
 from redlock_cluster.leases import AsyncLease, elsewhere, known, records, unlocked
 from redlock_cluster.mutexes import AsyncMutex
-from redlock_cluster.results import Lost, Ok, Refused, lost, refused
+from redlock_cluster.results import Err, Lost, Ok, Refused, lost, refused
 
 __all__ = ["AsyncSupervisor"]
 
@@ -78,10 +80,8 @@ class AsyncSupervisor:
         self._cluster.require(name)
         return AsyncSupervisor.over(self._cluster, name)
 
-    async def _acquire(self, resource: Resource, ttl: Seconds, wait: Wait) -> AsyncLease | RedlockError:
-        engine = self._cluster.ready(self._name) or await self._cluster.engine(self._name)
-        outcome = await engine.acquire(resource, ttl, wait)
-        return AsyncLease(engine, outcome) if isinstance(outcome, LeaseRecord) else outcome
+    def _ready(self) -> Engine | None:
+        return self._own.ready(self._deployment)
 
     async def lock(self, resource: Resource, ttl: Seconds, *, wait: Wait = RETRY) -> Ok[AsyncLease] | Refused:
         """Acquires an exclusive lock on a resource.
@@ -93,8 +93,16 @@ class AsyncSupervisor:
         Returns Ok(lease), Err("lock_failure") when somebody else holds it, or Err("unavailable") when too many
         servers did not vote; the last attempt decides which. Raises ValueError or TypeError for misuse, ClosedError.
         """
-        engine = self._cluster.ready(self._name) or await self._cluster.engine(self._name)
-        outcome = await engine.acquire(resource, ttl, wait)
+        engine = self._ready() or await self._cluster.engine(self._name)
+        attempt, limits = engine.begin_acquire(resource, ttl, wait)
+        try:
+            await attempt
+        except asyncio.CancelledError:
+            attempt.abandon()
+            raise
+        outcome = engine.acquired(attempt, limits)
+        if not isinstance(outcome, (LeaseRecord, LockNotAcquired)):
+            outcome = await outcome
         return Ok(AsyncLease(engine, outcome)) if isinstance(outcome, LeaseRecord) else refused(outcome)
 
     async def unlock(self, resource: Resource, lease: AsyncLease | str) -> Ok[None] | Lost:
@@ -103,8 +111,12 @@ class AsyncSupervisor:
         Returns Ok(None), Err("not_held") when it is no longer held, or Err("unavailable") when too few servers
         answered to know. Raises ValueError for a lease on another resource.
         """
-        engine = self._cluster.ready(self._name) or await self._cluster.engine(self._name)
-        return unlocked(await engine.release(resource, known(engine, lease)))
+        engine = self._ready() or await self._cluster.engine(self._name)
+        release = engine.begin_release(resource, known(engine, lease))
+        if not isinstance(release, Release):
+            return unlocked(release)
+        await release
+        return unlocked(engine.released(release, resource))
 
     async def extend(self, resource: Resource, lease: AsyncLease | str, ttl: Seconds) -> Ok[AsyncLease] | Lost:
         """Gives a lock a new ttl (seconds from now) by its lease, or by its token alone.
@@ -140,9 +152,10 @@ class AsyncSupervisor:
         Returns what it returns, or the Err of `lock` without having called it. What it raises passes through. A lease
         that ran out meanwhile is logged as a warning.
         """
-        lease = await self._acquire(resource, ttl, wait)
-        if isinstance(lease, RedlockError):
-            return refused(lease)
+        locked = await self.lock(resource, ttl, wait=wait)
+        if isinstance(locked, Err):
+            return locked
+        lease = locked.value
         try:
             result = fn()
             return await result if inspect.isawaitable(result) else result

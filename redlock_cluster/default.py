@@ -12,6 +12,7 @@ from typing import Final, Self
 
 from redlock_cluster.aio import AsyncSupervisor
 from redlock_cluster.engine.cluster import Cluster, Source
+from redlock_cluster.engine.supervisor import Engine
 from redlock_cluster.errors import OptionsError
 from redlock_cluster.home import Home
 from redlock_cluster.options import Options
@@ -114,6 +115,9 @@ class AsyncDefaultSupervisor(AsyncSupervisor):
     @property
     def _name(self) -> str | None:
         return self._cluster.options.default
+
+    def _ready(self) -> Engine | None:
+        return self._cluster.ready(self._name)
 
     async def start(self, options: Source | None = None) -> Self:
         """Connects in the running loop; returns when each server has connected or failed once.

@@ -11,7 +11,7 @@ from redlock_cluster.core.timing import Seconds
 from redlock_cluster.core.votes import ServerVote, Token, Vote
 from redlock_cluster.engine.supervisor import Engine
 from redlock_cluster.errors import LockNotAcquired, RedlockError
-from redlock_cluster.results import Lost, Ok, Refused, lost, raise_refusal, refused
+from redlock_cluster.results import Lost, Ok, Refused, lost, refused, value_of
 
 if TYPE_CHECKING:
     from redlock_cluster.sync import Supervisor
@@ -135,7 +135,7 @@ class Lease(HeldLease):
         Raises LeaseLost when it is over, NotHeld when it was released, QuorumUnavailable when too few servers
         answered (it then stays valid as long as it was), ValueError or TypeError for a ttl that can't be.
         """
-        raise_refusal(self._supervisor.extend(self._record.resource, self, self.ttl if ttl is None else ttl))
+        value_of(self._supervisor.extend(self._record.resource, self, self.ttl if ttl is None else ttl))
 
     def release(self) -> None:
         """Gives the lock back.
@@ -143,7 +143,7 @@ class Lease(HeldLease):
         Raises LeaseLost when it was over before, NotHeld when it was released before, QuorumUnavailable when too few
         servers answered to know (those that are away are told when they return).
         """
-        raise_refusal(self._supervisor.unlock(self._record.resource, self))
+        value_of(self._supervisor.unlock(self._record.resource, self))
 
 
 def records(engine: Engine, leases: Iterable[HeldLease]) -> list[LeaseRecord]:

@@ -12,6 +12,7 @@ from redlock_cluster.core.timing import Seconds
 from redlock_cluster.engine.waiting import Wait, wait_seconds
 from redlock_cluster.errors import Contended, NotHeld, QuorumUnavailable, RedlockError
 from redlock_cluster.leases import AsyncLease, HeldLease, Lease
+from redlock_cluster.results import value_of
 
 if TYPE_CHECKING:
     from redlock_cluster.aio import AsyncSupervisor
@@ -74,11 +75,8 @@ class AsyncMutex(LockHandle[AsyncLease]):
     async def _acquire(self, wait: Wait) -> AsyncLease:
         self._begin()
         try:
-            outcome = await self._supervisor._acquire(self._resource, self._ttl, wait)
-            if isinstance(outcome, RedlockError):
-                raise outcome
-            self.lease = outcome
-            return outcome
+            self.lease = lease = value_of(await self._supervisor.lock(self._resource, self._ttl, wait=wait))
+            return lease
         finally:
             self._acquiring = False
 

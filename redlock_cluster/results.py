@@ -7,7 +7,7 @@ from typing import Generic, Literal, TypeVar, final
 
 from redlock_cluster.errors import Contended, LeaseLost, NotHeld, RedlockError
 
-__all__ = ["Err", "Lost", "Ok", "Refused", "lost", "raise_refusal", "refused"]
+__all__ = ["Err", "Lost", "Ok", "Refused", "lost", "refused", "value_of"]
 
 V = TypeVar("V")
 
@@ -56,7 +56,8 @@ def lost(error: RedlockError) -> Lost:
     return Err("not_held" if isinstance(error, (LeaseLost, NotHeld)) else "unavailable", error=error)
 
 
-def raise_refusal(outcome: Ok[V] | Lost) -> None:
-    """Raises what a result of `unlock` or `extend` tells, if it is a refusal."""
-    if isinstance(outcome, Err) and outcome.error is not None:
-        raise outcome.error
+def value_of(outcome: Ok[V] | Refused | Lost) -> V:
+    """The value of a result that a supervisor gave. Raises what a refusal tells."""
+    if isinstance(outcome, Ok):
+        return outcome.value
+    raise outcome.error or RedlockError(outcome.reason)

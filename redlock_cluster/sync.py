@@ -22,7 +22,7 @@ from redlock_cluster.mutexes import Mutex
 from redlock_cluster.options import DeploymentOptions
 from redlock_cluster.options.file import load_options
 from redlock_cluster.portal import PortalStuck
-from redlock_cluster.results import Lost, Ok, Refused, lost, raise_refusal, refused
+from redlock_cluster.results import Lost, Ok, Refused, lost, refused, value_of
 
 __all__ = ["Supervisor"]
 
@@ -222,7 +222,7 @@ class Supervisor:
 
     def _end_transaction(self, resource: Resource, lease: Lease) -> None:
         try:
-            raise_refusal(self.unlock(resource, lease))
+            value_of(self.unlock(resource, lease))
         except RedlockError as error:
             _log.warning("%s", error)
 

@@ -59,12 +59,19 @@ class LeaseRecord:
     )
 
     def __init__(
-        self, resource: Resource, key: bytes, token: Token, ttl_ms: int, valid_until: float, sent: int
+        self,
+        resource: Resource,
+        key: bytes,
+        token: Token,
+        ttl_ms: int,
+        valid_until: float,
+        sent: int,
+        acquired: Acquisition | None = None,
     ) -> None:
         self.resource, self.key, self.token = resource, key, token
         self.ttl_ms = self.longest_ms = ttl_ms
         self.valid_until, self.sent = valid_until, sent
-        self.acquired: Acquisition | None = None
+        self.acquired = acquired
         self.extension: Comparison | None = None
         self.release: Comparison | None = None
         self.deleted = self.doubtful = 0

@@ -41,10 +41,6 @@ class _Comparison(Round[CompareRound]):
         self._in_full = 0
 
     @abstractmethod
-    def _command(self, dialect: Dialect) -> tuple[bytes, object]:
-        """The packed command in a server's dialect, and what it is answered with if the token is there."""
-
-    @abstractmethod
     def _script(self) -> bytes:
         """The command as a script in full."""
 
@@ -53,19 +49,16 @@ class _Comparison(Round[CompareRound]):
         return True
 
     @abstractmethod
-    def _finish(self) -> None:
+    def _finish(self, outcome: Outcome) -> None:
         """The round was decided."""
 
     def _ask(self, mask: int, done: int = 0) -> None:
         """Sends the command to the servers in the mask, all in this turn of the loop. done: those that have done it"""
         lane = self.lane
         if mask == lane.usable and lane.able and not done:
-            self._join()
-            for part in lane.parts:
-                part.add(*self._command(self._spoken(part.dialect)))
+            lane.send(self)
         else:
             self._ask_alone(mask, done)
-        self.group.outbox.end_round()
 
     def _ask_alone(self, mask: int, done: int) -> None:
         tally = self._start_alone(CompareRound(self.group.size))
@@ -77,8 +70,9 @@ class _Comparison(Round[CompareRound]):
                 if connection is None or connection.full:
                     self._lose(link.index, link.absence())
                 else:
-                    connection.send(self._command(self._spoken(connection.dialect))[0], self)
+                    connection.send(self.command(connection.dialect)[0], self)
         self._progress()
+        self.group.outbox.end_round()
 
     def _counted(self) -> CompareRound:
         tally, volley = CompareRound(self.group.size), self.volley
@@ -98,13 +92,10 @@ class _Comparison(Round[CompareRound]):
         return Outcome.DONE if self.decided else None
 
     def carry(self) -> None:
-        """A quorum had the token, and no server has said anything else."""
+        """A quorum had the token."""
         self.decided = True
-        self._finish()
+        self._finish(Outcome.DONE)
         self._decide()
-
-    def _spoken(self, dialect: Dialect) -> Dialect:
-        return SCRIPTED if self.record is None else dialect
 
     def reply(self, connection: Connection, value: object) -> None:
         """Counts a vote; NOSCRIPT is answered with the script in full, once, while it still matters."""
@@ -119,8 +110,9 @@ class _Comparison(Round[CompareRound]):
         return self.tally.count(index, value)
 
     def _progress(self) -> None:
-        if self.tally.outcome is not None and not self.decided:
-            self._finish()
+        outcome = self.tally.outcome
+        if outcome is not None and not self.decided:
+            self._finish(outcome)
             self._decide()
 
 
@@ -154,8 +146,9 @@ class Release(_Comparison):
             self.record.deleted |= 1 << connection.index
         super().reply(connection, value)
 
-    def _command(self, dialect: Dialect) -> tuple[bytes, object]:
-        return dialect.release(self.key, self.token), 1
+    def command(self, dialect: Dialect) -> tuple[bytes, object]:
+        """A deletion, if the token is there."""
+        return (SCRIPTED if self.record is None else dialect).release(self.key, self.token), 1
 
     def _script(self) -> bytes:
         return evaluate(RELEASE, self.key, self.token)
@@ -181,10 +174,10 @@ class Release(_Comparison):
             record.doubtful |= 1 << index
             link.owe(_debt(link, record))
 
-    def _finish(self) -> None:
+    def _finish(self, outcome: Outcome) -> None:
         record = self.record
-        if record is not None and self.outcome is not None:
-            record.released(self.outcome)
+        if record is not None:
+            record.released(outcome)
             if record.release is self:
                 record.release = None
 
@@ -211,8 +204,10 @@ class Extension(_Comparison):
         self._ask(record.may_hold)
         return True
 
-    def _command(self, dialect: Dialect) -> tuple[bytes, object]:
-        return dialect.extend(self.key, self.token, self.terms.ttl_ms), b"OK" if dialect.native_extend else 1
+    def command(self, dialect: Dialect) -> tuple[bytes, object]:
+        """A new ttl, if the token is there."""
+        spoken = SCRIPTED if self.record is None else dialect
+        return spoken.extend(self.key, self.token, self.terms.ttl_ms), b"OK" if spoken.native_extend else 1
 
     def _script(self) -> bytes:
         return evaluate(EXTEND, self.key, self.token, self.terms.ttl_ms)
@@ -221,7 +216,7 @@ class Extension(_Comparison):
         """A later extension may have followed this one, which must not undo it."""
         return not self.decided
 
-    def _finish(self) -> None:
+    def _finish(self, outcome: Outcome) -> None:
         record, self.record = self.record, None  # the lease may refer to its last extension: no cycle
         if record is not None:
             del self.group.extensions[self.token]

@@ -168,7 +168,7 @@ class Connection(asyncio.Protocol):
 
     def _expect(self, volley: Volley) -> None:
         self.pending.append(volley)
-        self.unanswered += len(volley)
+        self.unanswered += volley.size
         if self.unanswered >= MAX_UNANSWERED and not self.impaired and self.lane is not None:
             self.lane.refresh()
 
@@ -230,11 +230,16 @@ class Connection(asyncio.Protocol):
             self._hand_out(replies)
             self.abort("what answers there does not speak the Redis protocol")
         else:
-            if replies:
-                self._unfinished = 0
-                self._hand_out(replies)
-            else:
+            if not replies:
                 self._wait(len(data))
+                return
+            self._unfinished = 0
+            first = self.pending[0] if self.pending else None
+            if first.__class__ is Volley and first.take_all(self, replies):
+                self.unanswered -= len(replies)
+                self._answered()
+            else:
+                self._hand_out(replies)
 
     def _hand_out(self, replies: list[object]) -> None:
         pending, heard, place, end = self.pending, False, 0, len(replies)
@@ -256,10 +261,13 @@ class Connection(asyncio.Protocol):
             place += taken
             self.unanswered -= taken
         if heard and self.alive:
-            self.heard += 1
-            if self.impaired and self.lane is not None:
-                self.silent = False
-                self.lane.refresh()
+            self._answered()
+
+    def _answered(self) -> None:
+        self.heard += 1
+        if self.impaired and self.lane is not None:
+            self.silent = False
+            self.lane.refresh()
 
     def _wait(self, size: int) -> None:
         self._unfinished += size

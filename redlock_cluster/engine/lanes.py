@@ -36,11 +36,6 @@ class Part:
         self.commands: list[bytes] = []
         self.expected: list[object] = []
 
-    def add(self, command: bytes, expected: object) -> None:
-        """Queues a packed command; its round is to `join` the lane."""
-        self.commands.append(command)
-        self.expected.append(expected)
-
     def close(self, volley: Volley) -> bytes:
         """Everything that was queued, joined; the volley learns what is expected here."""
         data, expected = b"".join(self.commands), self.expected
@@ -99,19 +94,22 @@ class Lane:
         self.able = self.usable.bit_count() >= self.quorum
         self.parts = tuple(Part(spoken, tuple(some)) for spoken, some in by_dialect.items())
 
-    def join(self, joining: Round[Any], patience: float) -> Volley:
-        """Puts a round into the open volley, which all its rounds wait for equally long, seconds.
-
-        Its commands are added to the parts directly afterwards.
-        """
+    def send(self, sent: Round[Any]) -> None:
+        """Queues a round's commands for all servers that can answer: it joins the open volley."""
         volley = self._open
-        if volley is None or volley.patience != patience:
+        if volley is None or volley.patience != sent.patience:  # one volley has one deadline
             if volley is not None:
                 self.hand_over()
-            volley = self._open = Volley(self, patience)
+            volley = self._open = Volley(self, sent.patience)
             self._outbox.add(self)
-        volley.rounds.append(joining)
-        return volley
+        rounds = volley.rounds
+        sent.volley, sent.offset, sent.started = volley, len(rounds), volley.started
+        rounds.append(sent)
+        for part in self.parts:
+            command, expected = sent.command(part.dialect)
+            part.commands.append(command)
+            part.expected.append(expected)
+        self._outbox.end_round()
 
     def hand_over(self) -> None:
         """Puts the open volley into the queues of the connections: it comes before what is now sent to one of them."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from hiredis import pack_command
 
-from redlock_cluster.core.commands import ErrorReply
+from redlock_cluster.core.commands import Dialect, ErrorReply
 from redlock_cluster.core.leases import LeaseRecord
 from redlock_cluster.core.names import Resource
 from redlock_cluster.core.rounds import AcquireRound, Tally
@@ -87,6 +87,7 @@ class Round(ABC, Generic[T]):
         self.lane: Lane = group.lane(key)
         self.decided = False
         self.volley: Volley | None = None
+        self.offset = 0
         self._tally: T | None = None
         self._waiter: Waiter | None = None
 
@@ -94,7 +95,13 @@ class Round(ABC, Generic[T]):
 
     def __await__(self) -> Generator[object, None, None]:
         """Waits until the round is decided; cancelling that leaves the round running."""
-        return _nothing() if self.decided else self.ended().__await__()
+        if self.decided:
+            return _nothing()
+        if self._waiter is not None:
+            return self.ended().__await__()
+        waiter: asyncio.Future[None] = self.group.loop.create_future()
+        self._waiter = waiter
+        return waiter.__await__()
 
     def ended(self) -> asyncio.Future[None]:
         """Done when the round, which is not decided yet, is; cancelling it leaves the round running."""
@@ -124,11 +131,9 @@ class Round(ABC, Generic[T]):
 
     # --- sending it ------------------------------------------------------------------------------------------------
 
-    def _join(self) -> None:
-        """Leaves with the lane's next volley. Its commands must be added to the parts at once."""
-        volley = self.volley = self.lane.join(self, self.patience)
-        self.offset = len(volley.rounds) - 1
-        self.started = volley.started
+    @abstractmethod
+    def command(self, dialect: Dialect) -> tuple[bytes, object]:
+        """The packed command in a server's dialect, and what it is answered with if the server does it."""
 
     def _start_alone(self, tally: T) -> T:
         """Is sent to servers one by one, so it counts its votes itself."""
@@ -162,7 +167,7 @@ class Round(ABC, Generic[T]):
 
     @abstractmethod
     def carry(self) -> None:
-        """A quorum did as it was asked, and no server has said anything else."""
+        """A quorum did as it was asked."""
 
     @abstractmethod
     def reply(self, connection: Connection, value: object) -> None:
@@ -205,17 +210,13 @@ class _Asking(Round[AcquireRound]):
     __slots__ = ()
     _patient = False
 
-    def _enter(self) -> bool:
-        """Joins a volley; false if the servers that can answer can't make a quorum, and the round has ended."""
+    def _give_up(self) -> None:
+        """The servers that can answer can't make a quorum, so nothing is sent."""
         lane = self.lane
-        if lane.able:
-            self._join()
-            return True
         self.started = self.group.clock()
         self._tally = AcquireRound(self.group.size, self._patient)
         self._tally.leave_out(lane.unusable, lane.why)
         self._decide()
-        return False
 
     def _counted(self) -> AcquireRound:
         tally, volley = AcquireRound(self.group.size, self._patient), self.volley
@@ -243,24 +244,22 @@ class Attempt(_Asking):
     def begin(self) -> Attempt:
         """SET to every server that can answer, all in this turn of the loop; to none if they can't make a quorum."""
         lane = self.lane
-        if self._enter():
+        if lane.able:
             self.sent = lane.usable
-            for part in lane.parts:
-                dialect = part.dialect
-                part.add(dialect.acquire(self.key, self.token, self.terms.ttl_ms), dialect.granted)
-            self.group.outbox.end_round()
+            lane.send(self)
+        else:
+            self._give_up()
         return self
 
-    def carry(self) -> None:
-        """A quorum granted, and no server has said anything else."""
-        self._win()
-        self._decide()
+    def command(self, dialect: Dialect) -> tuple[bytes, object]:
+        """SET."""
+        return dialect.acquire(self.key, self.token, self.terms.ttl_ms), dialect.granted
 
-    def _win(self) -> None:
-        terms = self.terms
-        valid_until = self.started + terms.validity
-        lease = self.lease = LeaseRecord(self.resource, self.key, self.token, terms.ttl_ms, valid_until, self.sent)
-        lease.acquired = self
+    def carry(self) -> None:
+        """A quorum granted."""
+        terms, until = self.terms, self.started + self.terms.validity
+        self.lease = LeaseRecord(self.resource, self.key, self.token, terms.ttl_ms, until, self.sent, self)
+        self._decide()
 
     def reply(self, connection: Connection, value: object) -> None:
         """Counts a vote; once the round is decided, a late grant only adds to `held_on`."""
@@ -274,9 +273,9 @@ class Attempt(_Asking):
             return
         verdict = self.tally.verdict
         if verdict is Verdict.WON:
-            self._win()
-        else:
-            self._give_back()
+            self.carry()
+            return
+        self._give_back()
         if verdict is not None:
             self._decide()
 
@@ -320,12 +319,15 @@ class Inspection(_Asking):
 
     def begin(self) -> Inspection:
         """GET to every server that can answer."""
-        if self._enter():
-            command = pack_command((b"GET", self.key))
-            for part in self.lane.parts:
-                part.add(command, None)
-            self.group.outbox.end_round()
+        if self.lane.able:
+            self.lane.send(self)
+        else:
+            self._give_up()
         return self
+
+    def command(self, dialect: Dialect) -> tuple[bytes, object]:
+        """GET."""
+        return pack_command((b"GET", self.key)), None
 
     def carry(self) -> None:
         """It is free on a quorum."""

@@ -64,7 +64,10 @@ class Status:
 
 
 class Engine:
-    """The locks of one deployment, in the running loop. Made and closed in the same loop."""
+    """The locks of one deployment, in the running loop. Made and closed in the same loop.
+
+    closed: whether `close` was called
+    """
 
     def __init__(self, name: str, options: DeploymentOptions, ring: Ring, ports: Ports | None = None) -> None:
         self.loop = asyncio.get_running_loop()
@@ -80,6 +83,7 @@ class Engine:
         self._timing = next(iter(self._groups.values())).timing
         self._asked: tuple[object, Terms] = object(), self._timing.terms(1000)
         self._waiting = Waiting(options, ports)
+        self.closed = False
         self._links: list[Link] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._health: asyncio.TimerHandle | None = None
@@ -104,8 +108,9 @@ class Engine:
 
     async def close(self) -> None:
         """Lets what was sent be answered (for a server timeout at most), then closes every connection."""
-        if self._waiting.closing.is_set():
+        if self.closed:
             return
+        self.closed = True
         self._waiting.closing.set()
         if self._health is not None:
             self._health.cancel()
@@ -121,11 +126,6 @@ class Engine:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    @property
-    def closed(self) -> bool:
-        """Whether close was called."""
-        return self._waiting.closing.is_set()
 
     def _check(self) -> None:
         now = self.clock()
@@ -144,10 +144,10 @@ class Engine:
         """The group that votes on a resource, and the resource's key."""
         self._check_place()
         data = resource_bytes(resource)
-        return self._group_for(data), self._prefix + data
+        return self._only or self._group_for(data), self._prefix + data
 
     def _check_place(self) -> None:
-        if self._waiting.closing.is_set():
+        if self.closed:
             raise ClosedError("the supervisor is closed")
         # In the thread where it was made, a loop that runs is the running one; asking asyncio costs a system call.
         here = get_ident() == self._thread and self.loop.is_running()
@@ -162,7 +162,7 @@ class Engine:
         return self._only or self._groups[self._ring.route(record.key[len(self._prefix) :])]
 
     def begin_acquire(self, resource: Resource, ttl: Seconds, wait: Wait) -> tuple[Attempt, Limits]:
-        """Sends the first attempt to acquire; `acquired` is to hear of its end."""
+        """Sends the first attempt to acquire. It is to be awaited, abandoned if that is cancelled, else `acquired`."""
         group, key = self.route(resource)
         asked, terms = self._asked
         if ttl is not asked:  # mostly it is the very object that was checked last
@@ -170,23 +170,16 @@ class Engine:
             self._asked = ttl, terms
         return self._waiting.begin(group, resource, key, terms, wait)
 
-    async def acquire(self, resource: Resource, ttl: Seconds, wait: Wait) -> LeaseRecord | LockNotAcquired:
-        """Acquires an exclusive lease, or says why not. Cancelling it gives back what was granted."""
-        attempt, limits = self.begin_acquire(resource, ttl, wait)
-        try:
-            await attempt
-        except asyncio.CancelledError:
-            attempt.abandon()
-            raise
-        outcome = self.acquired(attempt, limits)
-        return outcome if isinstance(outcome, (LeaseRecord, LockNotAcquired)) else await outcome
-
     def acquired(
         self, attempt: Attempt, limits: Limits
     ) -> LeaseRecord | LockNotAcquired | Coroutine[object, object, LeaseRecord | LockNotAcquired]:
         """What a decided first attempt came to, or the coroutine that tries again."""
+        lease = attempt.lease
+        if lease is not None and self.clock() < lease.valid_until:
+            attempt.lease = None  # the caller's from now on: abandoning the attempt does not give it back
+            return lease
         outcome = attempt.group.outcome(attempt)
-        if isinstance(outcome, LeaseRecord) or limits[0] == 1:
+        if limits[0] == 1:
             return outcome
         return self._waiting.again(attempt, limits, outcome)
 
@@ -196,7 +189,7 @@ class Engine:
             return NotHeld(_PARENT)
         if isinstance(lease, LeaseRecord) and lease.resource is resource:
             self._check_place()
-            return self._home(lease).begin_release(lease)
+            return (self._only or self._home(lease)).begin_release(lease)
         group, key = self.route(resource)
         if isinstance(lease, LeaseRecord):
             return group.begin_release(_same(lease, key))

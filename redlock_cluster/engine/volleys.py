@@ -30,6 +30,7 @@ class Volley:
 
     started: engine time before the first byte; patience: seconds that its rounds wait for votes
     asked: mask of the servers it goes to; unasked: of the others; why: why those can't be asked, by place
+    size: how many rounds have joined it, once it is closed
     outstanding: mask of those that have not answered all of it
     expected: by place, what each round is answered with by a server that does as it was asked
     apart: the rounds, by their offset, that hear each vote
@@ -38,7 +39,6 @@ class Volley:
     __slots__ = (
         "_heard",
         "_lane",
-        "_size",
         "_split",
         "_whole",
         "_won",
@@ -48,6 +48,7 @@ class Volley:
         "outstanding",
         "patience",
         "rounds",
+        "size",
         "started",
         "unasked",
         "why",
@@ -62,16 +63,12 @@ class Volley:
         self.expected: dict[int, list[object]] = {}
         self.apart: set[int] | frozenset[int] = _NOBODY
         self._heard = [0] * len(lane.links)
-        self._size = self._whole = self._won = 0
+        self.size = self._whole = self._won = 0
         self._split = False
 
-    def close(self) -> int:
-        """No round joins any more; returns how many did."""
-        self._size = len(self.rounds)
-        return self._size
-
-    def __len__(self) -> int:
-        return self._size
+    def close(self) -> None:
+        """No round joins any more."""
+        self.size = len(self.rounds)
 
     def part_with(self, offset: int) -> None:
         """From now on this round hears each vote."""
@@ -81,9 +78,27 @@ class Volley:
         """Mask of the servers that have answered a round, by its offset."""
         return sum(1 << index for index, heard in enumerate(self._heard) if heard > offset)
 
+    def take_all(self, connection: Connection, replies: list[object]) -> bool:
+        """The usual: a server answers everything at once, and as expected. False if it is not so: see `take`."""
+        index, size = connection.index, self.size
+        if len(replies) != size or self._split or self.apart or not all(map(is_, replies, self.expected[index])):
+            return False
+        connection.pending.popleft()
+        self._heard[index] = size
+        rounds = self.rounds
+        self.outstanding &= ~(1 << index)
+        if not self.outstanding:
+            self._let_go()
+        whole = self._whole = self._whole + 1
+        if whole == self._lane.quorum:
+            self._won = size
+            for here in rounds:
+                here.carry()
+        return True
+
     def take(self, connection: Connection, replies: list[object], start: int) -> int:
         """A connection's next replies, from `start` on: takes its own, up to a push, and returns how many these are."""
-        index, size = connection.index, self._size
+        index, size = connection.index, self.size
         begin, expected, rounds = self._heard[index], self.expected[index], self.rounds
         end = begin + len(replies) - start
         if start or end > size:
@@ -94,19 +109,14 @@ class Volley:
         if self.apart or not all(map(is_, replies, expected)):
             return self._sort(connection, replies, expected)
         self._advance(connection, end)
-        if self._split:
-            self._count(rounds)
-        elif self._whole == self._lane.quorum:
-            self._won = size
-            for here in rounds:
-                here.carry()
+        self._count(rounds)
         return end - begin
 
     def _advance(self, connection: Connection, end: int) -> None:
         """A server has answered so many rounds."""
         index = connection.index
         self._heard[index] = end
-        if end < self._size:
+        if end < self.size:
             self._split = True
             return
         connection.pending.popleft()
