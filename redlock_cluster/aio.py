@@ -101,7 +101,7 @@ class AsyncSupervisor:
             attempt.abandon()
             raise
         outcome = engine.acquired(attempt, limits)
-        if not isinstance(outcome, (LeaseRecord, LockNotAcquired)):
+        if not isinstance(outcome, LeaseRecord) and not isinstance(outcome, LockNotAcquired):
             outcome = await outcome
         return Ok(AsyncLease(engine, outcome)) if isinstance(outcome, LeaseRecord) else refused(outcome)
 

@@ -31,6 +31,11 @@ class LeaseState(enum.Enum):
     RELEASED = "released"
 
 
+# Looking up a member of an Enum takes as long as a call.
+_HELD, _UNKNOWN, _LOST, _RELEASED = LeaseState.HELD, LeaseState.UNKNOWN, LeaseState.LOST, LeaseState.RELEASED
+_DONE = Outcome.DONE
+
+
 class LeaseRecord:
     """One lease: who, until when, and on which servers. Times are seconds of the engine's clock, masks have bit i for
     the i-th server of the group.
@@ -76,17 +81,17 @@ class LeaseRecord:
         self.release: Comparison | None = None
         self.deleted = self.doubtful = 0
         self.release_asked = False
-        self._state = LeaseState.HELD
+        self._state = _HELD
 
     def state(self, now: float) -> LeaseState:
         """The state at a moment: an unreleased lease whose validity has run out is lost."""
         if self._over or self.release_asked or now < self.valid_until:
             return self._state
-        return LeaseState.LOST
+        return _LOST
 
     @property
     def _over(self) -> bool:
-        return self._state is LeaseState.LOST or self._state is LeaseState.RELEASED
+        return self._state is _LOST or self._state is _RELEASED
 
     def remaining(self, now: float) -> float:
         """Seconds of validity left; 0 once the lease is over or its release was asked for."""
@@ -99,7 +104,6 @@ class LeaseRecord:
         """The round whose votes say where the lease is held: the last extension that succeeded, or the acquisition."""
         return self.extension or self.acquired
 
-    @property
     def may_hold(self) -> int:
         """Mask of the servers that may hold the token."""
         declined = 0 if self.acquired is None else self.acquired.declined
@@ -114,8 +118,8 @@ class LeaseRecord:
 
         False when the lease is over, or its release was asked for: an expired lease is never extended.
         """
-        if self.state(started) is LeaseState.LOST:
-            self._state = LeaseState.LOST
+        if self.state(started) is _LOST:
+            self._state = _LOST
         if self._over or self.release_asked:
             return False
         self.valid_until = min(self.valid_until, valid_until)
@@ -130,11 +134,11 @@ class LeaseRecord:
         if self._over or self.release_asked:
             return
         if now >= self.valid_until or votes.outcome is Outcome.GONE:
-            self._state = LeaseState.LOST
+            self._state = _LOST
         elif votes.outcome is Outcome.UNKNOWN:
-            self._state = LeaseState.UNKNOWN
+            self._state = _UNKNOWN
         else:
-            self._state = LeaseState.HELD
+            self._state = _HELD
             self.valid_until, self.ttl_ms, self.extension = valid_until, ttl_ms, votes
 
     def begin_release(self, now: float) -> bool:
@@ -142,7 +146,7 @@ class LeaseRecord:
         if self._over:
             return False
         if not self.release_asked and now >= self.valid_until:
-            self._state = LeaseState.LOST
+            self._state = _LOST
             return False
         self.release_asked = True
         return True
@@ -151,7 +155,7 @@ class LeaseRecord:
         """Takes in a release's outcome."""
         if self._over:
             return
-        if outcome is Outcome.DONE:
-            self._state = LeaseState.RELEASED
+        if outcome is _DONE:
+            self._state = _RELEASED
         else:
-            self._state = LeaseState.LOST if outcome is Outcome.GONE else LeaseState.UNKNOWN
+            self._state = _LOST if outcome is Outcome.GONE else _UNKNOWN

@@ -25,19 +25,24 @@ if TYPE_CHECKING:
 
 __all__ = ["Extension", "Release", "give_back"]
 
+_DONE = Outcome.DONE
 
 BARE_TTL_MS = 600_000
 """How long a release by bare token, whose ttl nobody here knows, is owed to a server that is away."""
 
 
 class _Comparison(Round[CompareRound]):
-    """A round of comparisons. With no record (a bare token string) scripts are sent, which test the key's type."""
+    """A round of comparisons. With no record (a bare token string) scripts are sent, which test the key's type.
 
-    __slots__ = ("_in_full", "record", "token")
+    outcome: how it ended, None until it is decided
+    """
+
+    __slots__ = ("_in_full", "outcome", "record", "token")
 
     def __init__(self, group: Group, key: bytes, token: Token, patience: float, record: LeaseRecord | None) -> None:
         Round.__init__(self, group, key, patience)
         self.token, self.record = token, record
+        self.outcome: Outcome | None = None
         self._in_full = 0
 
     @abstractmethod
@@ -80,21 +85,13 @@ class _Comparison(Round[CompareRound]):
             if volley.unasked:
                 tally.settle(0, volley.unasked)
             tally.granted = volley.passed(self.offset)
-            if self.decided:
-                tally.outcome = Outcome.DONE
+            tally.outcome = self.outcome
         return tally
-
-    @property
-    def outcome(self) -> Outcome | None:
-        """How it ended; None until it is decided."""
-        if self._tally is not None:
-            return self._tally.outcome
-        return Outcome.DONE if self.decided else None
 
     def carry(self) -> None:
         """A quorum had the token."""
-        self.decided = True
-        self._finish(Outcome.DONE)
+        self.outcome = _DONE
+        self._finish(_DONE)
         self._decide()
 
     def reply(self, connection: Connection, value: object) -> None:
@@ -112,6 +109,7 @@ class _Comparison(Round[CompareRound]):
     def _progress(self) -> None:
         outcome = self.tally.outcome
         if outcome is not None and not self.decided:
+            self.outcome = outcome
             self._finish(outcome)
             self._decide()
 
@@ -130,7 +128,7 @@ class Release(_Comparison):
         if record.release is not None:
             record.release.detach()  # what it does is to be known at once: it lets this one find less
         record.release = self
-        self._ask(record.may_hold, record.deleted)
+        self._ask(record.may_hold(), record.deleted)
         return self
 
     def detach(self) -> CompareRound:
@@ -201,7 +199,7 @@ class Extension(_Comparison):
         if not record.begin_extension(now, self.valid_until, self.terms.ttl_ms):
             return False
         self.group.extensions[self.token] = self
-        self._ask(record.may_hold)
+        self._ask(record.may_hold())
         return True
 
     def command(self, dialect: Dialect) -> tuple[bytes, object]:
@@ -228,7 +226,7 @@ class Extension(_Comparison):
 
 def give_back(group: Group, record: LeaseRecord) -> None:
     """Takes a lost lease's token from every server that may hold it, once; nobody waits for the outcome."""
-    sent, record.sent = record.may_hold, 0
+    sent, record.sent = record.may_hold(), 0
     for link in group.lane(record.key).links:
         if sent >> link.index & 1:
             link.release(_debt(link, record))

@@ -230,16 +230,19 @@ class _Asking(Round[AcquireRound]):
 
 
 class Attempt(_Asking):
-    """One attempt to acquire: its token, its votes, and the lease if it wins, until somebody takes it."""
+    """One attempt to acquire: its token, its votes, and the lease if it wins, until somebody takes it.
 
-    __slots__ = ("lease", "resource", "sent", "terms", "token")
+    declined: mask of the servers whose error proves that they did not run the command
+    """
+
+    __slots__ = ("declined", "lease", "resource", "sent", "terms", "token")
 
     def __init__(self, group: Group, resource: Resource, key: bytes, terms: Terms, at_most: float = math.inf) -> None:
         Round.__init__(self, group, key, terms.patience if terms.patience < at_most else at_most)
         self.resource, self.terms = resource, terms
         self.token = group.new_token()
         self.lease: LeaseRecord | None = None
-        self.sent = 0
+        self.sent = self.declined = 0
 
     def begin(self) -> Attempt:
         """SET to every server that can answer, all in this turn of the loop; to none if they can't make a quorum."""
@@ -265,7 +268,10 @@ class Attempt(_Asking):
         """Counts a vote; once the round is decided, a late grant only adds to `held_on`."""
         if value is not None and type(value) is not bytes and not isinstance(value, ErrorReply):
             connection.abort("an unexpected reply: the connection is out of step")
-        if self.tally.count(connection.index, value, connection.dialect.names_holder):
+        tally = self.tally
+        turned = tally.count(connection.index, value, connection.dialect.names_holder)
+        self.declined = tally.declined
+        if turned:
             self._progress()
 
     def _progress(self) -> None:
@@ -278,11 +284,6 @@ class Attempt(_Asking):
         self._give_back()
         if verdict is not None:
             self._decide()
-
-    @property
-    def declined(self) -> int:
-        """Mask of the servers whose error proves that they did not run the command."""
-        return 0 if self._tally is None else self._tally.declined
 
     @property
     def answered(self) -> int:
@@ -304,7 +305,7 @@ class Attempt(_Asking):
     def _give_back(self) -> None:
         """Releases the token on every server that was sent the SET, once."""
         tally = self.tally
-        sent, self.sent = self.sent & ~tally.declined, 0
+        sent, self.sent = self.sent & ~self.declined, 0
         answered = tally.answered
         for link in self.lane.links:
             if sent >> link.index & 1:

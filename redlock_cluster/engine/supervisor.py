@@ -35,6 +35,8 @@ __all__ = ["ClusterStatus", "Engine", "Status"]
 
 _PARENT = "this lease belongs to the process that this one was forked from"
 
+_DONE = Outcome.DONE
+
 _log = logging.getLogger(__name__)
 
 
@@ -185,7 +187,7 @@ class Engine:
 
     def begin_release(self, resource: Resource, lease: LeaseRecord | Token) -> Release | RedlockError:
         """Sends the release of a lease or token, or says why there is nothing to release."""
-        if self.forked:
+        if self._generation != Generation.number:
             return NotHeld(_PARENT)
         if isinstance(lease, LeaseRecord) and lease.resource is resource:
             self._check_place()
@@ -197,7 +199,7 @@ class Engine:
 
     def released(self, release: Release, resource: Resource) -> RedlockError | None:
         """What a decided release came to: None when a quorum deleted it, else why that can't be said."""
-        return release.group.released(release, resource)
+        return None if release.outcome is _DONE else release.group.released(release, resource)
 
     async def release(self, resource: Resource, lease: LeaseRecord | Token) -> RedlockError | None:
         """Releases by lease or token: None when a quorum deleted it, else why that can't be said."""

@@ -85,7 +85,7 @@ MUTANTS = (
         (
             Edit(
                 "engine/rounds.py",
-                "sent, self.sent = self.sent & ~tally.declined, 0",
+                "sent, self.sent = self.sent & ~self.declined, 0",
                 "sent, self.sent = 0, 0",
             ),
         ),
@@ -156,7 +156,7 @@ MUTANTS = (
         (
             Edit(
                 "engine/rounds.py",
-                "sent, self.sent = self.sent & ~tally.declined, 0",
+                "sent, self.sent = self.sent & ~self.declined, 0",
                 "sent, self.sent = self.sent & tally.granted, 0",
             ),
         ),
