@@ -8,10 +8,10 @@ from redlock_cluster.core.names import Resource, resource_text
 
 __all__ = ["CHUNK", "WINDOW", "chunks", "distinct"]
 
-WINDOW = 1000
+WINDOW = 2000
 """Rounds of one batch that are under way at once: enough to keep servers busy, few enough to be answered in time."""
 
-CHUNK = 100
+CHUNK = 200
 """Rounds that are sent together: servers work on one chunk while the next one is made."""
 
 
