@@ -36,8 +36,8 @@ MUTANTS = (
         (
             Edit(
                 "engine/volleys.py",
-                "elif self._whole == self._lane.quorum:",
-                "elif self._whole == self._lane.quorum - 1:",
+                "if whole == self._lane.quorum:",
+                "if whole == self._lane.quorum - 1:",
             ),
             Edit(
                 "engine/volleys.py",
