@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import _thread
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Generator
 from types import CoroutineType
-from typing import Generic, Protocol, TypeAlias, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast
 
 from redlock_cluster.core.leases import LeaseRecord
 from redlock_cluster.core.names import Resource
@@ -21,7 +22,7 @@ from redlock_cluster.engine.supervisor import Engine
 from redlock_cluster.engine.waiting import Wait
 from redlock_cluster.errors import LockNotAcquired, RedlockError
 
-__all__ = ["Begun", "Call", "Making", "Operation", "acquiring", "finished", "releasing"]
+__all__ = ["Acquiring", "Begun", "Call", "Making", "Operation", "Releasing", "finished"]
 
 T = TypeVar("T")
 
@@ -41,17 +42,20 @@ class Operation(Protocol):
         """Nobody wants its outcome any more."""
 
 
-class Begun(Generic[T]):
+class Begun(ABC, Generic[T]):
     """A call whose operation is under way. Needs no task of its own, unless what comes after it does.
 
     operation: None when there is nothing to wait for
-    conclude: called in the loop once the operation is decided; returns the result, or a coroutine that will
     """
 
-    __slots__ = ("conclude", "operation")
+    __slots__ = ("operation",)
 
-    def __init__(self, operation: Operation | None, conclude: Callable[[], T | Coroutine[object, object, T]]) -> None:
-        self.operation, self.conclude = operation, conclude
+    def __init__(self, operation: Operation | None) -> None:
+        self.operation = operation
+
+    @abstractmethod
+    def conclude(self) -> T | Coroutine[object, object, T]:
+        """In the loop, once the operation is decided: the result, or a coroutine that leads to it."""
 
 
 Making: TypeAlias = Begun[T] | Coroutine[object, object, T]
@@ -76,6 +80,7 @@ async def finished(making: Making[T]) -> T:
 class Call(Generic[T]):
     """One call on its way: waits in the queue, runs in the loop, ends with a result or an exception.
 
+    make: starts it, in the loop; None once it has been asked to
     undo: takes back a result that its caller will not receive
     kept: it runs to its end even if its caller has gone, as a release must
     """
@@ -89,35 +94,25 @@ class Call(Generic[T]):
         self.ready.acquire()
         self._running: asyncio.Task[None] | Begun[T] | None = None
         self.abandoned = self.ended = False
-        self.result: T | None = None
+        self.result: Any = None
         self.error: BaseException | None = None
 
-    def begin(self, loop: asyncio.AbstractEventLoop) -> None:
+    def begin(self) -> None:
         """In the loop: starts, once, unless the caller has gone."""
         make, self._make = self._make, None
-        if make is not None and (self.kept or not self.abandoned):
-            self._guard(lambda: self._follow(make(), loop))
-
-    def _guard(self, step: Callable[[], None]) -> None:
+        if make is None or (self.abandoned and not self.kept):
+            return
         try:
-            step()
+            making = make()
+            if not isinstance(making, Begun):
+                self._follow(making)
+            elif making.operation is None or making.operation.decided:
+                self._conclude(making)
+            else:
+                self._running = making
+                making.operation.add_waiter(self)
         except BaseException as error:  # noqa: BLE001  it is the caller's, whatever it is
             self._end(error)
-
-    def _follow(self, making: Making[T], loop: asyncio.AbstractEventLoop) -> None:
-        if isinstance(making, Begun):
-            operation = making.operation
-            if operation is not None and not operation.decided:
-                self._running = making
-                operation.add_waiter(self)
-                return
-            result = making.conclude()
-            if not isinstance(result, CoroutineType):
-                self.result = cast("T", result)
-                self._end(None)
-                return
-            making = result
-        self._running = loop.create_task(self._run(making))
 
     def done(self) -> bool:
         """Whether the call has ended."""
@@ -127,7 +122,21 @@ class Call(Generic[T]):
         """In the loop: the operation has ended."""
         begun, self._running = self._running, None
         if isinstance(begun, Begun):
-            self._guard(lambda: self._follow(begun, asyncio.get_running_loop()))
+            try:
+                self._conclude(begun)
+            except BaseException as error:  # noqa: BLE001  it is the caller's, whatever it is
+                self._end(error)
+
+    def _conclude(self, begun: Begun[T]) -> None:
+        result = begun.conclude()
+        if isinstance(result, CoroutineType):
+            self._follow(result)
+        else:
+            self.result = result
+            self._end(None)
+
+    def _follow(self, coroutine: Coroutine[object, object, T]) -> None:
+        self._running = asyncio.get_running_loop().create_task(self._run(coroutine))
 
     async def _run(self, coroutine: Coroutine[object, object, T]) -> None:
         try:
@@ -146,7 +155,7 @@ class Call(Generic[T]):
     def cancel(self, loop: asyncio.AbstractEventLoop) -> None:
         """In the loop: the caller has gone."""
         if self.kept:
-            self.begin(loop)
+            self.begin()
         elif self.ended:
             self._take_back()
         elif isinstance(self._running, Begun):
@@ -162,31 +171,49 @@ class Call(Generic[T]):
             undo(cast("T", self.result))
 
 
-def acquiring(
-    engine: Engine,
-    resource: Resource,
-    ttl: Seconds,
-    wait: Wait,
-    told: Callable[[LeaseRecord | LockNotAcquired], T],
-) -> Begun[T]:
+class Acquiring(Begun[T]):
     """An acquisition whose first attempt was sent. told: makes of the outcome what the caller gets"""
-    attempt, limits = engine.begin_acquire(resource, ttl, wait)
 
-    def conclude() -> T | Coroutine[object, object, T]:
-        outcome = engine.acquired(attempt, limits)
-        return told(outcome) if isinstance(outcome, (LeaseRecord, LockNotAcquired)) else retried(outcome)
+    __slots__ = ("_attempt", "_engine", "_limits", "_told")
 
-    async def retried(later: Coroutine[object, object, LeaseRecord | LockNotAcquired]) -> T:
-        return told(await later)
+    def __init__(
+        self,
+        engine: Engine,
+        resource: Resource,
+        ttl: Seconds,
+        wait: Wait,
+        told: Callable[[Engine, LeaseRecord | LockNotAcquired], T],
+    ) -> None:
+        self._engine, self._told = engine, told
+        self._attempt, self._limits = engine.begin_acquire(resource, ttl, wait)
+        self.operation = self._attempt
 
-    return Begun(attempt, conclude)
+    def conclude(self) -> T | Coroutine[object, object, T]:
+        """What it came to, or the attempts that follow."""
+        outcome = self._engine.acquired(self._attempt, self._limits)
+        if isinstance(outcome, LeaseRecord) or isinstance(outcome, LockNotAcquired):  # noqa: SIM101  a call less
+            return self._told(self._engine, outcome)
+        return self._again(outcome)
+
+    async def _again(self, attempts: Coroutine[object, object, LeaseRecord | LockNotAcquired]) -> T:
+        return self._told(self._engine, await attempts)
 
 
-def releasing(
-    engine: Engine, resource: Resource, lease: LeaseRecord | Token, told: Callable[[RedlockError | None], T]
-) -> Begun[T]:
+class Releasing(Begun[T]):
     """A release that was sent, or why there is nothing to release. told: makes of it what the caller gets"""
-    release = engine.begin_release(resource, lease)
-    if isinstance(release, RedlockError):
-        return Begun(None, lambda: told(release))
-    return Begun(release, lambda: told(engine.released(release, resource)))
+
+    __slots__ = ("_engine", "_release", "_resource", "_told")
+
+    def __init__(
+        self, engine: Engine, resource: Resource, lease: LeaseRecord | Token, told: Callable[[RedlockError | None], T]
+    ) -> None:
+        self._engine, self._resource, self._told = engine, resource, told
+        release = self._release = engine.begin_release(resource, lease)
+        self.operation = None if isinstance(release, RedlockError) else release
+
+    def conclude(self) -> T:
+        """What it came to."""
+        release = self._release
+        if isinstance(release, RedlockError):
+            return self._told(release)
+        return self._told(self._engine.released(release, self._resource))

@@ -6,8 +6,9 @@ import logging
 from collections.abc import Callable
 
 from redlock_cluster.engine.cluster import Cluster
+from redlock_cluster.engine.waiting import RETRY, Wait, longest
 from redlock_cluster.errors import ClosedError
-from redlock_cluster.options import Options
+from redlock_cluster.options import DeploymentOptions, Options
 from redlock_cluster.portal import CLOSING, Portal, PortalStuck, inherit, portal, process_lock
 
 __all__ = ["Home"]
@@ -22,6 +23,7 @@ class Home:
         self.options = options
         self.map = Cluster(options)
         self.closed = False
+        self._retrying: dict[str | None, float] = {}
         self._portal: Portal | None = None
         self._cluster: Cluster | None = None
 
@@ -41,6 +43,18 @@ class Home:
                 self._cluster, self._portal = Cluster(self.options), here
                 here.on_close(self, self._cluster.close)
             return here, self._cluster
+
+    def deployment(self, name: str | None) -> DeploymentOptions:
+        """The options of a deployment. Raises OptionsError when there is none of that name."""
+        return self.options.deployments[self.map.require(name)]
+
+    def longest(self, name: str | None, wait: Wait) -> float:
+        """Seconds after which an acquisition has ended in any case."""
+        if wait is not RETRY:
+            return longest(self.deployment(name), wait)
+        if name not in self._retrying:
+            self._retrying[name] = longest(self.deployment(name), wait)
+        return self._retrying[name]
 
     def later(self, do: Callable[..., object], *arguments: object) -> None:
         """Has the loop of this process do something soon, if there is one."""

@@ -10,8 +10,8 @@ from redlock_cluster.core.names import resource_text
 from redlock_cluster.core.timing import Seconds
 from redlock_cluster.core.votes import ServerVote, Token, Vote
 from redlock_cluster.engine.supervisor import Engine
-from redlock_cluster.errors import LockNotAcquired, RedlockError
-from redlock_cluster.results import Lost, Ok, Refused, lost, refused, value_of
+from redlock_cluster.errors import RedlockError
+from redlock_cluster.results import Lost, Ok, Refused, lost, value_of
 
 if TYPE_CHECKING:
     from redlock_cluster.sync import Supervisor
@@ -23,9 +23,7 @@ __all__ = [
     "abandon",
     "elsewhere",
     "give_up",
-    "granted",
     "known",
-    "locked",
     "records",
     "unlocked",
 ]
@@ -170,18 +168,6 @@ def known(engine: Engine, lease: HeldLease | str) -> LeaseRecord | Token:
 def elsewhere(engine: Engine, lease: HeldLease | str) -> LeaseRecord | None:
     """What another engine of this process knows a lease by."""
     return lease._record if isinstance(lease, HeldLease) and lease._engine is not engine else None
-
-
-def granted(supervisor: Supervisor, engine: Engine, outcome: LeaseRecord | LockNotAcquired) -> Lease:
-    """The lease that an acquisition came to. Raises why there is none."""
-    if isinstance(outcome, LockNotAcquired):
-        raise outcome
-    return Lease(supervisor, engine, outcome)
-
-
-def locked(supervisor: Supervisor, engine: Engine, outcome: LeaseRecord | LockNotAcquired) -> Ok[Lease] | Refused:
-    """The result that tells what an acquisition came to."""
-    return refused(outcome) if isinstance(outcome, LockNotAcquired) else Ok(Lease(supervisor, engine, outcome))
 
 
 def unlocked(error: RedlockError | None) -> Ok[None] | Lost:

@@ -19,7 +19,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Coroutine
-from typing import TypeVar, cast
+from typing import Any, TypeVar
 
 from redlock_cluster.calls import Call, Making
 from redlock_cluster.errors import ClosedError
@@ -46,7 +46,7 @@ class Portal:
 
     def __init__(self) -> None:
         self.loop = _new_loop()
-        self._calls: deque[Call[object]] = deque()
+        self._calls: deque[Call[Any]] = deque()
         self._woken = False
         self._running, self._ended = _thread.allocate_lock(), _thread.allocate_lock()
         self._running.acquire()
@@ -91,7 +91,7 @@ class Portal:
             raise RuntimeError("a synchronous lock call inside the lock library's own thread would wait for itself")
         call = Call(make, undo, kept)
         try:
-            self._calls.append(cast("Call[object]", call))
+            self._calls.append(call)
             if not self._woken:
                 self._woken = True
                 self.loop.call_soon_threadsafe(self._drain)
@@ -99,7 +99,8 @@ class Portal:
             if not (call.ready.acquire(True, patience) or call.ready.acquire(True, _RESUMED)):
                 raise PortalStuck("the lock library's thread did not answer in time")
             if call.error is None:
-                return cast("T", call.result)
+                result: T = call.result
+                return result
         except BaseException:  # KeyboardInterrupt among them: whoever leaves without the result leaves nothing behind
             self._abandon(call)
             raise
@@ -141,7 +142,7 @@ class Portal:
         self._woken = False
         calls = self._calls
         while calls:
-            calls.popleft().begin(self.loop)
+            calls.popleft().begin()
 
     def on_close(self, owner: object, close: Callable[[], Coroutine[object, object, None]] | None) -> None:
         """Has an owner's coroutine run before the loop ends; None takes that back."""

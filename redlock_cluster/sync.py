@@ -8,16 +8,17 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from typing import NoReturn, Self, TypeVar
 
-from redlock_cluster.calls import Begun, Making, acquiring, finished, releasing
+from redlock_cluster.calls import Acquiring, Making, Releasing, finished
 from redlock_cluster.core.batches import WINDOW
+from redlock_cluster.core.leases import LeaseRecord
 from redlock_cluster.core.names import Resource
 from redlock_cluster.core.timing import Seconds
 from redlock_cluster.engine.cluster import Cluster, Source
 from redlock_cluster.engine.supervisor import Engine, Status
-from redlock_cluster.engine.waiting import RETRY, Wait, longest
-from redlock_cluster.errors import ClosedError, NotHeld, QuorumUnavailable, RedlockError
+from redlock_cluster.engine.waiting import RETRY, Wait
+from redlock_cluster.errors import ClosedError, LockNotAcquired, NotHeld, QuorumUnavailable, RedlockError
 from redlock_cluster.home import Home
-from redlock_cluster.leases import Lease, abandon, elsewhere, give_up, granted, known, locked, records, unlocked
+from redlock_cluster.leases import Lease, abandon, elsewhere, give_up, known, records, unlocked
 from redlock_cluster.mutexes import Mutex
 from redlock_cluster.options import DeploymentOptions
 from redlock_cluster.options.file import load_options
@@ -100,11 +101,8 @@ class Supervisor:
         Returns Ok(lease), Err("lock_failure") when somebody else holds it, or Err("unavailable") when too many
         servers did not vote; the last attempt decides which. Raises ValueError or TypeError for misuse, ClosedError.
         """
-
-        def lock(engine: Engine) -> Begun[Ok[Lease] | Refused]:
-            return acquiring(engine, resource, ttl, wait, lambda outcome: locked(self, engine, outcome))
-
-        return self._call(lock, longest(self._timing, wait), refused, give_up)
+        budget = self._home.longest(self._name, wait)
+        return self._call(lambda engine: Acquiring(engine, resource, ttl, wait, self._locked), budget, refused, give_up)
 
     def unlock(self, resource: Resource, lease: Lease | str) -> Ok[None] | Lost:
         """Releases a lock by its lease, or by its token alone.
@@ -113,12 +111,11 @@ class Supervisor:
         answered to know. Raises ValueError for a lease on another resource.
         """
 
-        def unlock(engine: Engine) -> Begun[Ok[None] | Lost]:
-            return releasing(engine, resource, known(engine, lease), unlocked)
-
         over = False
         try:
-            outcome = self._finish(lease, unlock, kept=True)
+            outcome = self._finish(
+                lease, lambda engine: Releasing(engine, resource, known(engine, lease), unlocked), kept=True
+            )
             over = True
             return outcome
         except (TypeError, ValueError, ClosedError):
@@ -182,7 +179,7 @@ class Supervisor:
         wanted = list(resources)
 
         async def lock_many(engine: Engine) -> list[Ok[Lease] | Refused]:
-            return [locked(self, engine, outcome) for outcome in await engine.acquire_many(wanted, ttl)]
+            return [self._locked(engine, outcome) for outcome in await engine.acquire_many(wanted, ttl)]
 
         def stuck(error: QuorumUnavailable) -> list[Ok[Lease] | Refused]:
             return [refused(error) for _ in wanted]
@@ -232,11 +229,16 @@ class Supervisor:
 
     def _acquire(self, resource: Resource, ttl: Seconds, wait: Wait) -> Lease:
         """For handles: the lease, or the exception."""
+        budget = self._home.longest(self._name, wait)
+        return self._call(lambda engine: Acquiring(engine, resource, ttl, wait, self._granted), budget, _fail, abandon)
 
-        def acquire(engine: Engine) -> Begun[Lease]:
-            return acquiring(engine, resource, ttl, wait, lambda outcome: granted(self, engine, outcome))
+    def _granted(self, engine: Engine, outcome: LeaseRecord | LockNotAcquired) -> Lease:
+        if isinstance(outcome, LockNotAcquired):
+            raise outcome
+        return Lease(self, engine, outcome)
 
-        return self._call(acquire, longest(self._timing, wait), _fail, abandon)
+    def _locked(self, engine: Engine, outcome: LeaseRecord | LockNotAcquired) -> Ok[Lease] | Refused:
+        return refused(outcome) if isinstance(outcome, LockNotAcquired) else Ok(Lease(self, engine, outcome))
 
     def _finish(
         self, lease: Lease | str, make: Callable[[Engine], Making[Ok[T] | Lost]], kept: bool = False
@@ -260,7 +262,7 @@ class Supervisor:
 
     @property
     def _timing(self) -> DeploymentOptions:
-        return self._home.options.deployments[self._home.map.require(self._name)]
+        return self._home.deployment(self._name)
 
     def _patience_for(self, batch: Sequence[object]) -> float:
         """Seconds that a batch may take: a round for each window, and 0.1 ms for each of its parts."""
@@ -283,15 +285,17 @@ class Supervisor:
 
         def call() -> Making[T]:
             engine = cluster.ready(name)
-            return first() if engine is None else make(engine)
-
-        async def first() -> T:
-            return await finished(make(await cluster.engine(name)))
+            return _first(cluster, name, make) if engine is None else make(engine)
 
         try:
             return here.call(call, budget + self._patience(cluster), undo, kept)
         except PortalStuck as error:
             return stuck(QuorumUnavailable(str(error)))
+
+
+async def _first(cluster: Cluster, name: str | None, make: Callable[[Engine], Making[T]]) -> T:
+    """A call that has to wait for the start."""
+    return await finished(make(await cluster.engine(name)))
 
 
 def _fail(error: RedlockError) -> NoReturn:
