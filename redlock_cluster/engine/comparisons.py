@@ -90,9 +90,8 @@ class _Comparison(Round[CompareRound]):
 
     def carry(self) -> None:
         """A quorum had the token."""
-        self.outcome = _DONE
+        self.outcome, self.decided = _DONE, True
         self._finish(_DONE)
-        self._decide()
 
     def reply(self, connection: Connection, value: object) -> None:
         """Counts a vote; NOSCRIPT is answered with the script in full, once, while it still matters."""
@@ -109,9 +108,9 @@ class _Comparison(Round[CompareRound]):
     def _progress(self) -> None:
         outcome = self.tally.outcome
         if outcome is not None and not self.decided:
-            self.outcome = outcome
+            self.outcome, self.decided = outcome, True
             self._finish(outcome)
-            self._decide()
+            self.tell()
 
 
 class Release(_Comparison):

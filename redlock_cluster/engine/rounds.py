@@ -121,8 +121,8 @@ class Round(ABC, Generic[T]):
     def abandon(self) -> None:
         """Nobody wants the outcome any more; the round goes on."""
 
-    def _decide(self) -> None:
-        self.decided = True
+    def tell(self) -> None:
+        """The round is decided: who waits for it hears so."""
         waiter = self._waiter
         if waiter is not None:
             self._waiter = None
@@ -167,7 +167,7 @@ class Round(ABC, Generic[T]):
 
     @abstractmethod
     def carry(self) -> None:
-        """A quorum did as it was asked."""
+        """Decides the round: a quorum did as it was asked. `tell` is to follow."""
 
     @abstractmethod
     def reply(self, connection: Connection, value: object) -> None:
@@ -216,7 +216,7 @@ class _Asking(Round[AcquireRound]):
         self.started = self.group.clock()
         self._tally = AcquireRound(self.group.size, self._patient)
         self._tally.leave_out(lane.unusable, lane.why)
-        self._decide()
+        self.decided = True
 
     def _counted(self) -> AcquireRound:
         tally, volley = AcquireRound(self.group.size, self._patient), self.volley
@@ -262,7 +262,7 @@ class Attempt(_Asking):
         """A quorum granted."""
         terms, until = self.terms, self.started + self.terms.validity
         self.lease = LeaseRecord(self.resource, self.key, self.token, terms.ttl_ms, until, self.sent, self)
-        self._decide()
+        self.decided = True
 
     def reply(self, connection: Connection, value: object) -> None:
         """Counts a vote; once the round is decided, a late grant only adds to `held_on`."""
@@ -280,10 +280,11 @@ class Attempt(_Asking):
         verdict = self.tally.verdict
         if verdict is Verdict.WON:
             self.carry()
-            return
-        self._give_back()
+        else:
+            self._give_back()
         if verdict is not None:
-            self._decide()
+            self.decided = True
+            self.tell()
 
     @property
     def answered(self) -> int:
@@ -332,7 +333,7 @@ class Inspection(_Asking):
 
     def carry(self) -> None:
         """It is free on a quorum."""
-        self._decide()
+        self.decided = True
 
     def reply(self, connection: Connection, value: object) -> None:
         """Counts who holds it."""
@@ -341,4 +342,5 @@ class Inspection(_Asking):
 
     def _progress(self) -> None:
         if self.tally.verdict is not None and not self.decided:
-            self._decide()
+            self.decided = True
+            self.tell()

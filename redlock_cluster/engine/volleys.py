@@ -94,6 +94,7 @@ class Volley:
             self._won = size
             for here in rounds:
                 here.carry()
+                here.tell()
         return True
 
     def take(self, connection: Connection, replies: list[object], start: int) -> int:
@@ -136,6 +137,7 @@ class Volley:
                 rounds = rounds[won:mark]
             for here in rounds:
                 here.carry()
+                here.tell()
 
     def _sort(self, connection: Connection, replies: Sequence[object], expected: Sequence[object]) -> int:
         """The same reply by reply, where some say something else or some rounds hear each vote."""
