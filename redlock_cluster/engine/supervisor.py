@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import socket
 from collections.abc import Coroutine, Sequence
@@ -170,7 +171,9 @@ class Engine:
         if ttl is not asked:  # mostly it is the very object that was checked last
             terms = self._timing.terms(self._timing.ttl_ms(ttl))
             self._asked = ttl, terms
-        return self._waiting.begin(group, resource, key, terms, wait)
+        limits = self._waiting.limits(wait)
+        longest = math.inf if limits[1] == math.inf else self._waiting.longest_round(limits)
+        return Attempt(group, resource, key, terms, longest).begin(), limits
 
     def acquired(
         self, attempt: Attempt, limits: Limits

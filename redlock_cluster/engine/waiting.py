@@ -11,9 +11,7 @@ import math
 from typing import Literal
 
 from redlock_cluster.core.leases import LeaseRecord
-from redlock_cluster.core.names import Resource
-from redlock_cluster.core.timing import Interval, Seconds, Terms, seconds
-from redlock_cluster.engine.group import Group
+from redlock_cluster.core.timing import Interval, Seconds, seconds
 from redlock_cluster.engine.ports import Ports
 from redlock_cluster.engine.rounds import Attempt
 from redlock_cluster.errors import ClosedError, LockNotAcquired
@@ -56,11 +54,6 @@ class Waiting:
         self._policy: Limits = (options.max_retry + 1, math.inf)
         self._interval = Interval(options.retry_interval_base, options.retry_interval_max)
 
-    def begin(self, group: Group, resource: Resource, key: bytes, terms: Terms, wait: Wait) -> tuple[Attempt, Limits]:
-        """Sends the first attempt; `again` makes those that follow."""
-        limits = self._policy if wait is RETRY else self._limits(wait)
-        return Attempt(group, resource, key, terms, self._longest_round(limits)).begin(), limits
-
     async def again(
         self, attempt: Attempt, limits: Limits, outcome: LeaseRecord | LockNotAcquired
     ) -> LeaseRecord | LockNotAcquired:
@@ -71,7 +64,7 @@ class Waiting:
         made, (attempts, deadline), group = 1, limits, attempt.group
         while made < attempts and not isinstance(outcome, LeaseRecord) and (left := deadline - self._clock()) > 0:
             await self._pause(min(left, self._interval.after(made - 1, self._entropy.fraction())))
-            attempt = Attempt(group, attempt.resource, attempt.key, attempt.terms, self._longest_round(limits)).begin()
+            attempt = Attempt(group, attempt.resource, attempt.key, attempt.terms, self.longest_round(limits)).begin()
             try:
                 await attempt
             except asyncio.CancelledError:
@@ -81,7 +74,7 @@ class Waiting:
             made += 1
         return outcome
 
-    def _longest_round(self, limits: Limits) -> float:
+    def longest_round(self, limits: Limits) -> float:
         """Seconds that an attempt may take: it outlives the deadline by half a second at most."""
         deadline = limits[1]
         return math.inf if deadline == math.inf else max(0.0, deadline - self._clock()) + _OVERTIME
@@ -94,7 +87,10 @@ class Waiting:
             return
         raise ClosedError("the supervisor was closed while this call waited")
 
-    def _limits(self, wait: Seconds | None) -> Limits:
+    def limits(self, wait: Wait) -> Limits:
+        """What a `wait` argument means from now on. Raises TypeError or ValueError for what is none."""
+        if wait is RETRY:
+            return self._policy
         if wait is None:
             return math.inf, math.inf
         patience = wait_seconds(wait)
