@@ -138,7 +138,7 @@ class Tally(ABC):
 class AcquireRound(Tally):
     """The votes of one attempt to acquire; `verdict` is None until it is decided.
 
-    patient: don't call it split while the outstanding votes may still name one holder
+    patient: don't call it split while the outstanding votes, and absent servers, may still name one holder
     declined: mask of the servers whose error proves that they did not run the command
     """
 
@@ -206,7 +206,9 @@ class AcquireRound(Tally):
             self.verdict = Verdict.HELD
         elif self.granted.bit_count() + outstanding >= self.quorum:
             return False
-        elif absent + outstanding <= spare and not (self.patient and agreed + outstanding >= self.quorum):
+        elif absent + outstanding <= spare and not (
+            self.patient and outstanding and agreed + absent + outstanding >= self.quorum
+        ):
             self.verdict = Verdict.SPLIT
         elif self.hopeless:
             return False

@@ -60,6 +60,7 @@ class _Comparison(Round[CompareRound]):
     def _ask(self, mask: int, done: int = 0) -> None:
         """Sends the command to the servers in the mask, all in this turn of the loop. done: those that have done it"""
         lane = self.lane
+        lane.open_for(self.patience)
         if mask == lane.usable and lane.able and not done:
             lane.send(self)
         else:
@@ -97,6 +98,8 @@ class _Comparison(Round[CompareRound]):
         """Counts a vote; NOSCRIPT is answered with the script in full, once, while it still matters."""
         unknown = isinstance(value, ErrorReply) and value.code == "NOSCRIPT"
         if unknown and self._matters() and not self._in_full >> connection.index & 1:
+            if not self._in_full and self.volley is not None:
+                self.group.deadlines.add(self.started + self.patience, self)
             self._in_full |= 1 << connection.index
             connection.send(self._script(), self)
         elif self._count(connection.index, value):
@@ -225,6 +228,8 @@ class Extension(_Comparison):
 
 def give_back(group: Group, record: LeaseRecord) -> None:
     """Takes a lost lease's token from every server that may hold it, once; nobody waits for the outcome."""
+    if record.release is not None:
+        record.release.detach()
     sent, record.sent = record.may_hold(), 0
     for link in group.lane(record.key).links:
         if sent >> link.index & 1:

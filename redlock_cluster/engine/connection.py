@@ -236,18 +236,15 @@ class Connection(asyncio.Protocol):
             self._unfinished = 0
             first = self.pending[0] if self.pending else None
             if first.__class__ is Volley and first.take_all(self, replies):
-                self.unanswered -= len(replies)
                 self._answered()
             else:
                 self._hand_out(replies)
 
     def _hand_out(self, replies: list[object]) -> None:
+        replies = [reply for reply in replies if reply.__class__ is not PushNotification]
         pending, heard, place, end = self.pending, False, 0, len(replies)
         while place < end and self.alive:
             reply = replies[place]
-            if reply.__class__ is PushNotification:
-                place += 1
-                continue
             if not pending:
                 self.abort("the server sent a reply that nobody had asked for")
                 return
@@ -257,9 +254,9 @@ class Connection(asyncio.Protocol):
             else:
                 taken = 1
                 pending.popleft()
+                self.unanswered -= 1
                 first.reply(self, reply)
             place += taken
-            self.unanswered -= taken
         if heard and self.alive:
             self._answered()
 

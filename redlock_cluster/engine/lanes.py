@@ -94,12 +94,17 @@ class Lane:
         self.able = self.usable.bit_count() >= self.quorum
         self.parts = tuple(Part(spoken, tuple(some)) for spoken, some in by_dialect.items())
 
+    def open_for(self, patience: float) -> None:
+        """Before a round that waits so long looks at what is `usable`: an open volley with another patience is closed,
+        which may fill a connection.
+        """
+        if self._open is not None and self._open.patience != patience:
+            self.hand_over()
+
     def send(self, sent: Round[Any]) -> None:
-        """Queues a round's commands for all servers that can answer: it joins the open volley."""
+        """Queues a round's commands for all servers that can answer: it joins the open volley (see `open_for`)."""
         volley = self._open
-        if volley is None or volley.patience != sent.patience:  # one volley has one deadline
-            if volley is not None:
-                self.hand_over()
+        if volley is None:
             volley = self._open = Volley(self, sent.patience)
             self._outbox.add(self)
         rounds = volley.rounds
@@ -132,5 +137,5 @@ class Lane:
     def _close(self, volley: Volley) -> Volley:
         self._open = None
         volley.close()
-        self._deadlines.add(volley.started + volley.patience, volley)
+        self._deadlines.add(self.clock() + volley.patience, volley)
         return volley

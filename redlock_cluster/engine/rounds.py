@@ -178,9 +178,11 @@ class Round(ABC, Generic[T]):
         if self._lose(connection.index, LOST_REPLY):
             self._progress()
 
-    def missed(self, index: int) -> None:
-        """A server did not answer in time: ABSENT. Only once it is detached."""
-        if self.tally.miss(index, "no answer in time"):
+    def missed(self, indices: list[int]) -> None:
+        """Servers did not answer in time: ABSENT. Only once it is detached."""
+        tally = self.tally
+        turned = [tally.miss(index, "no answer in time") for index in indices]
+        if any(turned):
             self._progress()
 
     @property
@@ -191,10 +193,10 @@ class Round(ABC, Generic[T]):
     def expire(self) -> None:
         """The deadline of a round that was sent alone has passed: who has not voted is ABSENT, or even silent."""
         outstanding = self.outstanding
-        for link in self.lane.links:
-            if outstanding >> link.index & 1:
-                link.overdue(self.patience)
-                self.missed(link.index)
+        late = [link for link in self.lane.links if outstanding >> link.index & 1]
+        for link in late:
+            link.overdue(self.patience)
+        self.missed([link.index for link in late])
 
     def _lose(self, index: int, why: str) -> bool:
         return self.tally.miss(index, why)
@@ -247,6 +249,7 @@ class Attempt(_Asking):
     def begin(self) -> Attempt:
         """SET to every server that can answer, all in this turn of the loop; to none if they can't make a quorum."""
         lane = self.lane
+        lane.open_for(self.patience)
         if lane.able:
             self.sent = lane.usable
             lane.send(self)
@@ -321,6 +324,7 @@ class Inspection(_Asking):
 
     def begin(self) -> Inspection:
         """GET to every server that can answer."""
+        self.lane.open_for(self.patience)
         if self.lane.able:
             self.lane.send(self)
         else:

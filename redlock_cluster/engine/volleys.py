@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from operator import is_
 from typing import TYPE_CHECKING, Any
 
-from hiredis import PushNotification
-
 if TYPE_CHECKING:
     from redlock_cluster.engine.connection import Connection
     from redlock_cluster.engine.lanes import Lane
@@ -22,13 +20,10 @@ if TYPE_CHECKING:
 __all__ = ["Volley"]
 
 
-_NOBODY: frozenset[int] = frozenset()
-
-
 class Volley:
     """Rounds in the order in which every server of a lane executes their commands.
 
-    started: engine time before the first byte; patience: seconds that its rounds wait for votes
+    started: engine time before the first byte; patience: seconds that its rounds wait for votes once it is closed
     asked: mask of the servers it goes to; unasked: of the others; why: why those can't be asked, by place
     size: how many rounds have joined it, once it is closed
     outstanding: mask of those that have not answered all of it
@@ -61,7 +56,7 @@ class Volley:
         self.unasked, self.why = lane.unusable, lane.why
         self.rounds: list[Round[Any]] = []
         self.expected: dict[int, list[object]] = {}
-        self.apart: set[int] | frozenset[int] = _NOBODY
+        self.apart: set[int] = set()
         self._heard = [0] * len(lane.links)
         self.size = self._whole = self._won = 0
         self._split = False
@@ -72,7 +67,7 @@ class Volley:
 
     def part_with(self, offset: int) -> None:
         """From now on this round hears each vote."""
-        self.apart |= {offset}
+        self.apart.add(offset)
 
     def passed(self, offset: int) -> int:
         """Mask of the servers that have answered a round, by its offset."""
@@ -84,6 +79,7 @@ class Volley:
         if len(replies) != size or self._split or self.apart or not all(map(is_, replies, self.expected[index])):
             return False
         connection.pending.popleft()
+        connection.unanswered -= size
         self._heard[index] = size
         rounds = self.rounds
         self.outstanding &= ~(1 << index)
@@ -98,7 +94,7 @@ class Volley:
         return True
 
     def take(self, connection: Connection, replies: list[object], start: int) -> int:
-        """A connection's next replies, from `start` on: takes its own, up to a push, and returns how many these are."""
+        """A connection's next replies, from `start` on: takes its own, and returns how many these are."""
         index, size = connection.index, self.size
         begin, expected, rounds = self._heard[index], self.expected[index], self.rounds
         end = begin + len(replies) - start
@@ -116,6 +112,7 @@ class Volley:
     def _advance(self, connection: Connection, end: int) -> None:
         """A server has answered so many rounds."""
         index = connection.index
+        connection.unanswered -= end - self._heard[index]
         self._heard[index] = end
         if end < self.size:
             self._split = True
@@ -143,18 +140,16 @@ class Volley:
         """The same reply by reply, where some say something else or some rounds hear each vote."""
         index, heard, rounds, taken = connection.index, self._heard, self.rounds, 0
         for reply, wanted in zip(replies, expected, strict=False):
-            if reply.__class__ is PushNotification or not connection.alive:
+            if not connection.alive:
                 break
             taken += 1
             offset = heard[index]
             here = rounds[offset]
             usual = reply is wanted or (reply == wanted and type(reply) is type(wanted))
             if not usual and offset not in self.apart:
-                self._count(rounds)
                 here.detach()
             self._advance(connection, offset + 1)
             if offset in self.apart:
-                self._count(rounds)
                 here.reply(connection, reply)
         self._count(rounds)
         return taken
@@ -171,13 +166,15 @@ class Volley:
 
     def expire(self) -> None:
         """The deadline has passed: who has not voted is ABSENT, and if it had the full time, silent."""
-        rounds = self.rounds
-        for link in self._lane.links:
-            if self.outstanding >> link.index & 1:
-                link.overdue(self.patience)
-                for here in rounds[self._heard[link.index] :]:
-                    here.detach()
-                    here.missed(link.index)
+        rounds, heard, outstanding = self.rounds, self._heard, self.outstanding
+        late = [link for link in self._lane.links if outstanding >> link.index & 1]
+        for link in late:
+            link.overdue(self.patience)
+        for offset, here in enumerate(rounds):
+            missing = [link.index for link in late if heard[link.index] <= offset]
+            if missing:
+                here.detach()
+                here.missed(missing)
 
     def _let_go(self) -> None:
         """The last server has answered or is lost: leases, which know their volley, must not keep each other."""

@@ -236,3 +236,18 @@ async def test_a_reply_that_nobody_asked_for_closes_that_connection_only() -> No
             wire.reply(NIL)
         assert await task
         assert group.wires[0][0].closed
+
+
+async def test_whether_it_is_locked_is_not_denied_while_those_who_did_not_answer_may_make_a_quorum() -> None:
+    async with Group(5) as group:
+        task = asyncio.create_task(group.supervisor.is_locked("r"))
+        await turns()
+        group.refusing.add(2)
+        group.now[2].break_off()
+        for index, reply in ((0, bulk(b"b" * 32)), (4, bulk(b"a" * 32)), (3, NIL)):
+            group.now[index].reply(reply)
+        await turns()
+        assert not task.done()
+        group.now[1].reply(bulk(b"a" * 32))
+        with pytest.raises(QuorumUnavailable):
+            await task
