@@ -1,17 +1,19 @@
 # Every target makes .venv if need be, installs what it needs and runs. PYTHON chooses the interpreter (>= 3.11).
 #   make demo                   real locks on real servers, some of which are killed meanwhile
 #   make test                   linters, types, tests
+#   make test-compiled          the tests of locks once more, over a compiled engine in build/compiled
 #   make simulate SEEDS=10000   random histories of the engine on a simulated network
 #   make chaos SECONDS=60       (SEED=n repeats its faults) processes on real servers that are killed, paused and cut off
 #   make bench                  this library and others side by side; writes benchmarks/RESULTS.md
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+COMPILED := build/compiled
 
 SEEDS ?= 10000
 SECONDS ?= 60
 
-.PHONY: demo test lint types unit simulate chaos bench clean
+.PHONY: demo test test-compiled compiled lint types unit simulate chaos bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/redlock-cluster demo
@@ -28,14 +30,27 @@ types: $(VENV)/.dev
 unit: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 3 -rs
 
+# The mutants of the simulation change sources, so they need an interpreted engine.
+test-compiled: $(VENV)/.dev compiled
+	cd $(COMPILED) && ../../$(BIN)/python -m pytest -n 3 tests/unit tests/simulation tests/conformance \
+		--deselect tests/simulation/test_mutants.py
+
+# A copy of this tree, with the compiled modules beside their sources and a wheel in dist.
+compiled: $(VENV)/.demo
+	rm -rf $(COMPILED)
+	mkdir -p $(COMPILED)
+	tar -cf - --exclude=./build --exclude=./$(VENV) --exclude=.venvs --exclude=.git . | tar -xf - -C $(COMPILED)
+	cd $(COMPILED) && HATCH_BUILD_HOOKS_ENABLE=1 ../../$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	cd $(COMPILED) && ../../$(BIN)/python -c 'from redlock_cluster.engine import volleys; print(volleys.__file__)' | grep '[.]so$$'
+
 simulate: $(VENV)/.dev
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS)
 
 chaos: $(VENV)/.dev
 	$(BIN)/python -m tests.chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
-bench: $(VENV)/.demo
-	$(BIN)/python -m benchmarks
+bench: $(VENV)/.demo compiled
+	$(BIN)/python -m benchmarks --tree $(COMPILED)
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "redlock-cluster needs Python 3.11 or newer; try make PYTHON=python3.12")'
@@ -50,4 +65,4 @@ $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	touch $@ $(VENV)/.demo
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -47,7 +47,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="3 rounds of 0.4 s, for a first look")
     parser.add_argument("--smoke", action="store_true", help="everything once, tiny, without peers: does it work?")
     parser.add_argument("--only-ours", action="store_true", help="no other libraries")
-    parser.add_argument("--own-environment", action="store_true", help="this checkout in an environment of its own")
+    parser.add_argument("--tree", default=".", help="where this library is found, such as build/compiled")
     parser.add_argument("--check", action="store_true", help="exit with 1 when a target is missed")
     parser.add_argument("--output", type=Path, help="the folder for what is written; `.last` for less than everything")
     given = parser.parse_args(words)
@@ -72,7 +72,7 @@ def settings_of(given: argparse.Namespace) -> Settings:
         warmup=warmup,
         tiny=given.smoke,
         peers=not (given.smoke or given.only_ours),
-        own_environment=given.own_environment,
+        tree=given.tree,
     )
 
 

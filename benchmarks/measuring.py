@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
-from benchmarks.peers import BARE, OURS, PEERS, Contestant, InstallFailed, environment, script_of, variables
+from benchmarks.peers import BARE, OURS, PEERS, PLAIN, Contestant, InstallFailed, environment, script_of, variables
 from benchmarks.runners import Failed, Figures, Runner
 from benchmarks.servers import Servers
 
@@ -27,7 +27,7 @@ class Settings:
     """How much is measured.
 
     rounds: of each row; seconds, warmup: of each measurement; tiny: only to see that everything works
-    peers: whether other libraries take part; ours: a checkout of our own environment instead of this interpreter
+    peers: whether other libraries take part; tree: where this library is found, from this checkout on
     """
 
     rounds: int = 5
@@ -35,7 +35,7 @@ class Settings:
     warmup: float = 0.4
     tiny: bool = False
     peers: bool = True
-    own_environment: bool = False
+    tree: str = "."
 
     def sized(self, full: int, tiny: int) -> int:
         """A size for the real thing, or for a trial."""
@@ -175,8 +175,8 @@ class Bench:
         self.versions: dict[str, dict[str, str]] = {}
         self.missing: dict[str, str] = {}
         self._pythons: dict[str, Path] = {}
-        ours = environment(None) if settings.own_environment else Path(sys.executable)
-        self._pythons[OURS.name] = self._pythons[BARE.name] = ours
+        for contestant in (OURS, PLAIN, BARE):
+            self._pythons[contestant.name] = Path(sys.executable)
 
     @property
     def ours(self) -> Path:
@@ -187,7 +187,7 @@ class Bench:
         """Makes the peers' environments where they are missing; what fails is told in the results."""
         for contestant in PEERS.values():
             try:
-                self._pythons[contestant.name] = environment(contestant.requirements)
+                self._pythons[contestant.name] = environment(contestant.requirements or "")
             except InstallFailed as failed:
                 self.missing[contestant.name] = str(failed)
 
@@ -197,7 +197,11 @@ class Bench:
             return runner.measure({"groups": servers.groups, "name": "alone", **request})
 
     def _process(self, contestant: Contestant) -> Runner:
-        return Runner(self._pythons[contestant.name], script_of(contestant), variables(contestant))
+        return Runner(self._pythons[contestant.name], script_of(contestant), self.variables(contestant))
+
+    def variables(self, contestant: Contestant) -> dict[str, str]:
+        """The environment variables of a contestant's process."""
+        return variables(contestant, self.settings.tree)
 
     def compare(self, row: Row, servers: Servers, entrants: Sequence[Entrant], *, look: bool = True) -> Row:
         """Fills a row: in each round every contestant measures once, and each round begins with another one.

@@ -10,7 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-__all__ = ["BARE", "OURS", "PEERS", "PLOTS", "Contestant", "InstallFailed", "environment", "script_of", "variables"]
+__all__ = [
+    "BARE",
+    "OURS",
+    "PEERS",
+    "PLAIN",
+    "PLOTS",
+    "Contestant",
+    "InstallFailed",
+    "environment",
+    "script_of",
+    "variables",
+]
 
 _HERE: Final = Path(__file__).resolve().parent
 _ROOT: Final = _HERE.parent
@@ -21,7 +32,7 @@ class Contestant:
     """A library that is measured.
 
     name: as it is called in the results; script: in `contestants/`
-    requirements: the file in `requirements/` that its environment is made from; None for this checkout
+    requirements: the file in `requirements/` that its environment is made from; None for this library
     """
 
     name: str
@@ -30,6 +41,7 @@ class Contestant:
 
 
 OURS: Final = Contestant("redlock-cluster", "run_redlock_cluster.py")
+PLAIN: Final = Contestant("redlock-cluster, not compiled", "run_redlock_cluster.py")
 BARE: Final = Contestant("bare connections", "run_bare.py")
 PEERS: Final = {
     "redlock-py": Contestant("redlock-py", "run_redlock_py.py", "redlock-py.txt"),
@@ -51,28 +63,30 @@ def script_of(contestant: Contestant) -> Path:
     return _HERE / "contestants" / contestant.script
 
 
-def variables(contestant: Contestant) -> dict[str, str]:
-    """The environment variables of its process: this checkout is found first by what belongs to it, by nobody else."""
+def variables(contestant: Contestant, tree: str) -> dict[str, str]:
+    """The environment variables of its process: this library is found by what belongs to it, by nobody else.
+
+    tree: where to find it, from this checkout on
+    """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    return inherited if contestant.requirements else {**inherited, "PYTHONPATH": str(_ROOT)}
+    if contestant.requirements:
+        return inherited
+    return {**inherited, "PYTHONPATH": str(_ROOT if contestant is PLAIN else _ROOT / tree)}
 
 
-def environment(requirements: str | None) -> Path:
+def environment(requirements: str) -> Path:
     """The interpreter of an environment that has what the file in `requirements/` names; made on first use.
-
-    requirements: None for this checkout, installed editable
 
     Raises InstallFailed.
     """
-    source = _HERE / "requirements" / requirements if requirements else _ROOT / "pyproject.toml"
-    folder = _HERE / ".venvs" / (Path(requirements).stem if requirements else OURS.name)
+    source = _HERE / "requirements" / requirements
+    folder = _HERE / ".venvs" / Path(requirements).stem
     python = folder / "bin" / "python"
     stamp, wanted = folder / "installed", hashlib.sha256(f"{sys.version}\n{source.read_text()}".encode()).hexdigest()
     if stamp.exists() and stamp.read_text() == wanted and python.exists():
         return python
     _run(sys.executable, "-m", "venv", "--clear", str(folder))
-    what = ["--requirement", str(source)] if requirements else ["--editable", str(_ROOT)]
-    _run(str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *what)
+    _run(str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement", str(source))
     stamp.write_text(wanted)
     return python
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.measuring import LIMIT, Bench, Check, Entrant, Row
-from benchmarks.peers import BARE, OURS, PEERS, Contestant
+from benchmarks.peers import BARE, OURS, PEERS, PLAIN, Contestant
 from benchmarks.runners import Figures
 from benchmarks.servers import Servers
 
@@ -65,11 +65,14 @@ def aio_uvloop(bench: Bench, servers: Servers) -> Row:
     tasks = bench.settings.sized(TASKS, 10)
     row = Row(f"asyncio on uvloop, {tasks} tasks, distinct resources", RATE, "rate", more=("cpu_us", "p99_us"))
     ours = [aio(OURS.name, OURS, tasks), aio(BARE.name, BARE, tasks)]
+    if bench.settings.tree != ".":
+        ours.append(aio(PLAIN.name, PLAIN, tasks))
     bench.compare(row, servers, [*ours, *_aio_peers(tasks, "uvloop"), *limit(bench, servers)])
     row.checks = [
         _best(row, 45),
         Check("of the C limit", row.ratio(OURS.name, LIMIT), at_least=0.45),
         Check("of bare connections", row.ratio(OURS.name, BARE.name)),
+        *([Check("× itself, not compiled", row.ratio(OURS.name, PLAIN.name))] if PLAIN.name in row.entrants else []),
     ]
     row.note = "The C limit and the bare connections do the same commands without being a lock."
     return row

@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 
 from benchmarks.measuring import Bench, Check, Entrant, Row, divided
-from benchmarks.peers import BARE, OURS, PEERS, Contestant, variables
+from benchmarks.peers import BARE, OURS, PEERS, Contestant
 from benchmarks.rows import ONE, RATE, TASKS, aio
 from benchmarks.runners import Failed, Figures
 from benchmarks.servers import Servers, servers
@@ -132,7 +132,7 @@ def imports(bench: Bench, five: Servers) -> Row:
     def cold(statement: str) -> Figures:
         command = [str(bench.ours), "-c", _COLD, statement]
         done = subprocess.run(
-            command, capture_output=True, text=True, cwd=tempfile.gettempdir(), env=variables(OURS), check=False
+            command, capture_output=True, text=True, cwd=tempfile.gettempdir(), env=bench.variables(OURS), check=False
         )
         if done.returncode:
             raise Failed(done.stderr.strip().splitlines()[-1])

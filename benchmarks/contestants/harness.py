@@ -77,14 +77,15 @@ class AioLocks(Protocol):
 class Library:
     """How a library is driven.
 
-    packages: distributions whose versions are told; sync, aio: connect to groups of servers
-    more: operations that only this library has
+    packages: distributions whose versions are told; about: what else is told of it
+    sync, aio: connect to groups of servers; more: operations that only this library has
     """
 
     packages: Sequence[str]
     sync: Callable[[Groups], SyncLocks] | None = None
     aio: Callable[[Groups], Awaitable[AioLocks]] | None = None
     more: Mapping[str, Callable[[Request], None]] = field(default_factory=dict)
+    about: Mapping[str, str] = field(default_factory=dict)
 
 
 class Tally:
@@ -139,7 +140,7 @@ def serve(library: Library) -> None:
     global _bench
     _bench = os.dup(1)
     os.dup2(2, 1)  # what a library prints must not end up among the figures
-    packages = {name: version(name) for name in library.packages}
+    packages = {**{name: version(name) for name in library.packages}, **library.about}
     say({"python": platform.python_version(), "packages": packages})
     while line := sys.stdin.readline():
         request = json.loads(line)

@@ -16,7 +16,7 @@ from hiredis import pack_command
 from redlock_cluster.core.votes import Token
 from redlock_cluster.lua import EXTEND, RELEASE, Script
 
-__all__ = ["SCRIPTED", "Dialect", "ErrorReply", "describe", "dialect_of", "evaluate", "probes"]
+__all__ = ["SCRIPTED", "Dialect", "ErrorReply", "describe", "dialect_of", "evaluate", "is_number", "probes"]
 
 
 _REFUSALS = frozenset(
@@ -74,6 +74,11 @@ def _told(text: str) -> str:
 def describe(reply: object) -> str:
     """A reply's kind, for messages; its content may be a token and stays out."""
     return type(reply).__name__
+
+
+def is_number(reply: object, number: int) -> bool:
+    """Whether a reply is this integer; a boolean or double that equals it is not."""
+    return reply.__class__ is int and reply == number
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Protocol
 
-from redlock_cluster.core.commands import ErrorReply, describe
+from redlock_cluster.core.commands import ErrorReply, describe, is_number
 from redlock_cluster.core.votes import ServerVote, Verdict, Vote, owner_label
 
 __all__ = ["AcquireRound", "Acquisition", "Ballot", "CompareRound", "Comparison", "Outcome", "Tally", "quorum_of"]
@@ -273,9 +273,9 @@ class CompareRound(Tally):
 
         doubtful: an earlier release's reply from this server was lost, so 0 may be our own deletion: ABSENT.
         """
-        if reply == _OK or (reply == 1 and type(reply) is int):
+        if reply == _OK or is_number(reply, 1):
             return self.grant(index)
-        if reply is None or (reply == 0 and type(reply) is int) or (isinstance(reply, ErrorReply) and reply.wrong_type):
+        if reply is None or is_number(reply, 0) or (isinstance(reply, ErrorReply) and reply.wrong_type):
             if doubtful:
                 return self.miss(index, "not there, perhaps by an earlier release whose reply was lost")
             self._refuse(index, _GONE)

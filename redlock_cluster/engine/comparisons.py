@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING
 
-from redlock_cluster.core.commands import SCRIPTED, Dialect, ErrorReply, evaluate
+from redlock_cluster.core.commands import SCRIPTED, Dialect, ErrorReply, evaluate, is_number
 from redlock_cluster.core.leases import LeaseRecord, LeaseState
 from redlock_cluster.core.rounds import CompareRound, Outcome
 from redlock_cluster.core.timing import Terms
@@ -142,7 +142,7 @@ class Release(_Comparison):
 
     def reply(self, connection: Connection, value: object) -> None:
         """Counts a vote; a lease remembers who deleted it."""
-        if type(value) is int and value == 1 and self.record is not None:
+        if self.record is not None and is_number(value, 1):
             self.record.deleted |= 1 << connection.index
         super().reply(connection, value)
 
@@ -157,7 +157,7 @@ class Release(_Comparison):
         record, bit = self.record, 1 << index
         if isinstance(value, ErrorReply) and not value.wrong_type:
             self._owe(index)
-        elif value == 0 and record is not None and record.deleted & bit:
+        elif record is not None and record.deleted & bit and is_number(value, 0):
             value = 1  # an earlier round of this lease did it
         return self.tally.count(index, value, record is not None and bool(record.doubtful & bit))
 

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Protocol, cast
 from hiredis import ProtocolError, PushNotification, Reader, pack_command
 
 from redlock_cluster.core.commands import SCRIPTED, Dialect, ErrorReply
+from redlock_cluster.engine.ports import ConnectionFailed
 from redlock_cluster.engine.volleys import Volley
 
 if TYPE_CHECKING:
     from redlock_cluster.engine.lanes import Lane
 
-__all__ = ["MAX_UNANSWERED", "Connection", "ConnectionFailed", "Outbox", "Sink"]
+__all__ = ["MAX_UNANSWERED", "Connection", "Outbox", "Sink"]
 
 MAX_UNANSWERED = 1 << 18
 """Commands that may wait for one connection's replies; beyond that its server's vote is ABSENT at once."""
@@ -28,10 +29,6 @@ MAX_REPLY = 1 << 20
 """Bytes that a server may send without ending a reply; one that sends more is given up."""
 
 _MISSING = object()
-
-
-class ConnectionFailed(OSError):
-    """A connection could not be made or was given up; says why."""
 
 
 class Sink(Protocol):

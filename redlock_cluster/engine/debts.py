@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from redlock_cluster.core.commands import ErrorReply, evaluate
+from redlock_cluster.core.commands import ErrorReply, evaluate, is_number
 from redlock_cluster.core.leases import LeaseRecord
 from redlock_cluster.core.votes import Token
 from redlock_cluster.engine.connection import Connection
@@ -38,7 +38,7 @@ class Debt:
     def reply(self, connection: Connection, value: object) -> None:
         """Deleted, or not there: settled. NOSCRIPT: the script in full. Any other error: at the next health check."""
         if not isinstance(value, ErrorReply) or value.wrong_type:
-            if type(value) is int and value == 1 and self.record is not None:
+            if self.record is not None and is_number(value, 1):
                 self.record.deleted |= 1 << connection.index
             if self.expires_at == _NEVER and self.link.may_still_land:
                 self._again()

@@ -8,7 +8,8 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 from redlock_cluster.core.commands import Dialect, ErrorReply, dialect_of, probes
-from redlock_cluster.engine.connection import Connection, ConnectionFailed
+from redlock_cluster.engine.connection import Connection
+from redlock_cluster.engine.ports import ConnectionFailed
 from redlock_cluster.lua import SCRIPTS
 from redlock_cluster.options import ServerOptions
 

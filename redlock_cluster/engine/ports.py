@@ -14,7 +14,7 @@ from typing import Protocol
 from redlock_cluster.engine.forks import Generation
 from redlock_cluster.options import ServerOptions
 
-__all__ = ["Clock", "Dialer", "Entropy", "Ports", "SocketDialer", "SystemEntropy", "system_clock"]
+__all__ = ["Clock", "ConnectionFailed", "Dialer", "Entropy", "Ports", "SocketDialer", "SystemEntropy", "system_clock"]
 
 Clock = Callable[[], float]
 """Seconds of a clock that never goes back and runs through suspend."""
@@ -55,6 +55,10 @@ class SystemEntropy:
     def fraction(self) -> float:
         """A number in [0, 1) of `random.random`."""
         return random.random()
+
+
+class ConnectionFailed(OSError):
+    """A connection could not be made or was given up; says why."""
 
 
 class Dialer(Protocol):
