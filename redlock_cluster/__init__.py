@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from redlock_cluster.core.leases import LeaseState
     from redlock_cluster.core.votes import ServerVote, Vote
     from redlock_cluster.default import AsyncDefaultSupervisor, AsyncRedlock, DefaultSupervisor, Redlock
-    from redlock_cluster.engine.group import GroupStatus
-    from redlock_cluster.engine.server import ServerState, ServerStatus
+    from redlock_cluster.engine.server import GroupStatus, ServerState, ServerStatus
     from redlock_cluster.engine.supervisor import ClusterStatus, Status
     from redlock_cluster.engine.waiting import RETRY, Policy
     from redlock_cluster.errors import (

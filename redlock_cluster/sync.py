@@ -14,6 +14,7 @@ from redlock_cluster.core.leases import LeaseRecord
 from redlock_cluster.core.names import Resource
 from redlock_cluster.core.timing import Seconds
 from redlock_cluster.engine.cluster import Cluster, Source
+from redlock_cluster.engine.locks import PARENTS
 from redlock_cluster.engine.supervisor import Engine, Status
 from redlock_cluster.engine.waiting import RETRY, Wait
 from redlock_cluster.errors import ClosedError, LockNotAcquired, NotHeld, QuorumUnavailable, RedlockError
@@ -32,7 +33,6 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 _PLAIN = "a synchronous transaction can't await a coroutine; use AsyncRedlock"
-_PARENTS = "this lease belongs to the process that this one was forked from"
 
 
 class Supervisor:
@@ -245,7 +245,7 @@ class Supervisor:
     ) -> Ok[T] | Lost:
         """For a lease or token: the call, unless the lease belongs to the process this one was forked from."""
         if isinstance(lease, Lease) and lease._engine.forked:
-            return lost(NotHeld(_PARENTS))
+            return lost(NotHeld(PARENTS))
         return self._call(make, 2 * self._timing.server_timeout, lost, kept=kept)
 
     def _finish_many(
@@ -257,7 +257,7 @@ class Supervisor:
             return [lost(error) for _ in leases]
 
         if any(lease._engine.forked for lease in leases if isinstance(lease, Lease)):
-            return all_lost(NotHeld(_PARENTS))
+            return all_lost(NotHeld(PARENTS))
         return self._call(make, 2 * self._patience_for(leases), all_lost, kept=kept)
 
     @property

@@ -12,8 +12,7 @@ from rich.text import Text
 from redlock_cluster import Supervisor
 
 if TYPE_CHECKING:
-    from redlock_cluster.engine.group import GroupStatus
-    from redlock_cluster.engine.server import ServerStatus
+    from redlock_cluster.engine.server import GroupStatus, ServerStatus
     from redlock_cluster.engine.supervisor import Status
 
 __all__ = ["check_servers"]

@@ -14,6 +14,7 @@ Lost and released are final.
 from __future__ import annotations
 
 import enum
+from typing import Final
 
 from redlock_cluster.core.names import Resource
 from redlock_cluster.core.rounds import Acquisition, Ballot, Comparison, Outcome
@@ -32,8 +33,11 @@ class LeaseState(enum.Enum):
 
 
 # Looking up a member of an Enum takes as long as a call.
-_HELD, _UNKNOWN, _LOST, _RELEASED = LeaseState.HELD, LeaseState.UNKNOWN, LeaseState.LOST, LeaseState.RELEASED
-_DONE = Outcome.DONE
+_HELD: Final = LeaseState.HELD
+_UNKNOWN: Final = LeaseState.UNKNOWN
+_LOST: Final = LeaseState.LOST
+_RELEASED: Final = LeaseState.RELEASED
+_DONE: Final = Outcome.DONE
 
 
 class LeaseRecord:

@@ -9,7 +9,7 @@ Resource = str | bytes
 MAX_RESOURCE_BYTES = 65536
 
 
-def resource_bytes(resource: Resource) -> bytes:
+def resource_bytes(resource: object) -> bytes:
     """The bytes that a resource stands for: itself, or its UTF-8 encoding, so "x" and b"x" are the same resource.
 
     A `str` made by decoding foreign bytes with `surrogateescape` gives those bytes back.

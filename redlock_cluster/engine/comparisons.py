@@ -7,7 +7,7 @@ the caller let go must not stay behind on a server that was away.
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from redlock_cluster.core.commands import SCRIPTED, Dialect, ErrorReply, evaluate, is_number
 from redlock_cluster.core.leases import LeaseRecord, LeaseState
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Extension", "Release", "give_back"]
 
-_DONE = Outcome.DONE
+_DONE: Final = Outcome.DONE
 
 BARE_TTL_MS = 600_000
 """How long a release by bare token, whose ttl nobody here knows, is owed to a server that is away."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from hiredis import ProtocolError, PushNotification, Reader, pack_command
 
@@ -28,7 +28,7 @@ MAX_UNANSWERED = 1 << 18
 MAX_REPLY = 1 << 20
 """Bytes that a server may send without ending a reply; one that sends more is given up."""
 
-_MISSING = object()
+_MISSING: Final = object()
 
 
 class Sink(Protocol):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from binascii import crc32
-from dataclasses import dataclass
 
 from redlock_cluster.core.leases import LeaseRecord, LeaseState
 from redlock_cluster.core.names import Resource, resource_text
@@ -17,7 +16,7 @@ from redlock_cluster.engine.deadlines import Deadlines
 from redlock_cluster.engine.lanes import Lane
 from redlock_cluster.engine.ports import Ports
 from redlock_cluster.engine.rounds import Attempt, Inspection
-from redlock_cluster.engine.server import Server, ServerState, ServerStatus
+from redlock_cluster.engine.server import GroupStatus, Server, ServerState
 from redlock_cluster.errors import (
     Contended,
     LeaseLost,
@@ -28,17 +27,7 @@ from redlock_cluster.errors import (
 )
 from redlock_cluster.options import DeploymentOptions, GroupOptions
 
-__all__ = ["Group", "GroupStatus"]
-
-
-@dataclass(frozen=True, slots=True)
-class GroupStatus:
-    """A group at the moment of `status()`: its servers in voting order, and whether a quorum of them can vote."""
-
-    name: str
-    weight: int
-    servers: tuple[ServerStatus, ...]
-    available: bool
+__all__ = ["Group"]
 
 
 class Group:
@@ -137,19 +126,6 @@ class Group:
 
     # --- extend ----------------------------------------------------------------------------------------------------
 
-    async def extend(self, record: LeaseRecord, ttl_ms: int) -> RedlockError | None:
-        """Gives a lease a new ttl from now: None when a quorum did so in time, else why not."""
-        await self.extension_ended(record)
-        extension = Extension(self, record.key, record.token, self.timing.terms(ttl_ms), record)
-        if extension.begin():
-            await extension
-        return self.extended(extension, record)
-
-    async def extension_ended(self, record: LeaseRecord) -> None:
-        """Returns when no extension of a lease is under way."""
-        while (running := self.extensions.get(record.token)) is not None:
-            await running
-
     def extended(self, extension: Extension, record: LeaseRecord) -> RedlockError | None:
         """What an extension came to: None when a quorum did it in time, else why not."""
         if record.remaining(self.clock()) and extension.outcome is Outcome.DONE:
@@ -162,28 +138,22 @@ class Group:
             return NotHeld(f"{context[0]!r} was released", *context)
         return QuorumUnavailable(f"whether the lease on {context[0]!r} was extended is unknown", *context)
 
-    async def extend_token(
-        self, resource: Resource, key: bytes, token: Token, ttl_ms: int
-    ) -> LeaseRecord | RedlockError:
-        """Extends by a token string: a lease of its own when a quorum still knows the token."""
-        extension = Extension(self, key, token, self.timing.terms(ttl_ms), None)
-        extension.begin()
-        await extension
+    def extended_token(self, extension: Extension, resource: Resource) -> LeaseRecord | RedlockError:
+        """What an extension by a token string came to: a lease of its own when a quorum still knew the token."""
         outcome, context = extension.outcome, self._context(extension, resource)
         if outcome is Outcome.GONE or (outcome is Outcome.DONE and self.clock() >= extension.valid_until):
             return LeaseLost(f"{context[0]!r} is not held by this token", *context)
         if outcome is not Outcome.DONE:
             return QuorumUnavailable(f"whether {context[0]!r} was extended is unknown", *context)
-        record = LeaseRecord(resource, key, token, ttl_ms, extension.valid_until, (1 << self.size) - 1)
+        ttl_ms, everyone = extension.terms.ttl_ms, (1 << self.size) - 1
+        record = LeaseRecord(resource, extension.key, extension.token, ttl_ms, extension.valid_until, everyone)
         record.extension = extension
         return record
 
     # --- look ------------------------------------------------------------------------------------------------------
 
-    async def is_locked(self, resource: Resource, key: bytes) -> bool | QuorumUnavailable:
-        """Whether a quorum of servers names one holder of the key."""
-        inspection = Inspection(self, key, self.timing.server_timeout).begin()
-        await inspection
+    def is_locked(self, inspection: Inspection, resource: Resource) -> bool | QuorumUnavailable:
+        """Whether a quorum of servers named one holder of the key."""
         votes = inspection.tally
         if votes.verdict is Verdict.UNAVAILABLE or (votes.verdict is Verdict.SPLIT and votes.may_be_held()):
             text = f"whether {resource_text(resource)!r} is locked is unknown"

@@ -1,4 +1,4 @@
-"""One server of a group: its pool of connections, and what `status()` tells of it."""
+"""One server of a group: its pool of connections; what `status()` tells of servers and groups."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from redlock_cluster.engine.link import Link
 from redlock_cluster.engine.ports import Ports
 from redlock_cluster.options import DeploymentOptions, ServerOptions
 
-__all__ = ["Server", "ServerState", "ServerStatus"]
+__all__ = ["GroupStatus", "Server", "ServerState", "ServerStatus"]
 
 
 class ServerState(enum.Enum):
@@ -44,6 +44,16 @@ class ServerStatus:
     connections: int
     reconnects: int
     owed: int
+
+
+@dataclass(frozen=True, slots=True)
+class GroupStatus:
+    """A group at the moment of `status()`: its servers in voting order, and whether a quorum of them can vote."""
+
+    name: str
+    weight: int
+    servers: tuple[ServerStatus, ...]
+    available: bool
 
 
 class Server:

@@ -4,39 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import os
 import socket
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from threading import get_ident
 
 from redlock_cluster.core.batches import distinct
 from redlock_cluster.core.leases import LeaseRecord
 from redlock_cluster.core.names import Resource, resource_bytes, resource_text
 from redlock_cluster.core.ring import Ring
 from redlock_cluster.core.rounds import Outcome
-from redlock_cluster.core.timing import Seconds, Terms
+from redlock_cluster.core.timing import Seconds
 from redlock_cluster.core.votes import ServerVote, Token
 from redlock_cluster.engine.batches import Flow, acquire_many, extend_many, release_many
-from redlock_cluster.engine.comparisons import Release, give_back
+from redlock_cluster.engine.comparisons import Extension, Release, give_back
 from redlock_cluster.engine.connection import Outbox
 from redlock_cluster.engine.deadlines import Deadlines
-from redlock_cluster.engine.forks import Generation
-from redlock_cluster.engine.group import Group, GroupStatus
+from redlock_cluster.engine.group import Group
 from redlock_cluster.engine.link import Link
+from redlock_cluster.engine.locks import PARENTS, Locks, same
 from redlock_cluster.engine.ports import Ports
-from redlock_cluster.engine.rounds import Attempt
-from redlock_cluster.engine.waiting import Limits, Wait, Waiting
-from redlock_cluster.errors import ClosedError, LeaseLost, LockNotAcquired, NotHeld, QuorumUnavailable, RedlockError
+from redlock_cluster.engine.rounds import Inspection
+from redlock_cluster.engine.server import GroupStatus
+from redlock_cluster.engine.waiting import Waiting
+from redlock_cluster.errors import LeaseLost, LockNotAcquired, NotHeld, QuorumUnavailable, RedlockError
 from redlock_cluster.options import DeploymentOptions
 
 __all__ = ["ClusterStatus", "Engine", "Status"]
-
-_PARENT = "this lease belongs to the process that this one was forked from"
-
-_DONE = Outcome.DONE
 
 _log = logging.getLogger(__name__)
 
@@ -69,7 +64,7 @@ class Status:
 class Engine:
     """The locks of one deployment, in the running loop. Made and closed in the same loop.
 
-    closed: whether `close` was called
+    begin_acquire, acquired, begin_release, released: as in `Locks`
     """
 
     def __init__(self, name: str, options: DeploymentOptions, ring: Ring, ports: Ports | None = None) -> None:
@@ -79,18 +74,16 @@ class Engine:
         self._outbox, deadlines = Outbox(self.loop), Deadlines(self.loop, ports.clock)
         owner = (options.owner or f"{socket.gethostname()}:{os.getpid()}").encode()
         self._groups = {g.name: Group(g, options, ports, self._outbox, deadlines, owner) for g in options.groups}
-        self._ring = ring
-        self._only = next(iter(self._groups.values())) if len(self._groups) == 1 else None
-        self._prefix = options.key_prefix.encode()
         self.clock, self._deadlines = ports.clock, deadlines
         self._timing = next(iter(self._groups.values())).timing
-        self._asked: tuple[object, Terms] = object(), self._timing.terms(1000)
         self._waiting = Waiting(options, ports)
-        self.closed = False
+        prefix = options.key_prefix.encode()
+        self._locks = locks = Locks(self.loop, self._groups, ring, prefix, self._timing, self._waiting)
+        self.begin_acquire, self.acquired = locks.begin_acquire, locks.acquired
+        self.begin_release, self.released = locks.begin_release, locks.released
         self._links: list[Link] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._health: asyncio.TimerHandle | None = None
-        self._generation, self._thread = Generation.number, get_ident()
 
     # --- its life --------------------------------------------------------------------------------------------------
 
@@ -113,7 +106,7 @@ class Engine:
         """Lets what was sent be answered (for a server timeout at most), then closes every connection."""
         if self.closed:
             return
-        self.closed = True
+        self._locks.closed = True
         self._waiting.closing.set()
         if self._health is not None:
             self._health.cancel()
@@ -139,70 +132,14 @@ class Engine:
     # --- locks -----------------------------------------------------------------------------------------------------
 
     @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._locks.closed
+
+    @property
     def forked(self) -> bool:
         """Whether this process is a fork of the one that made the engine: its connections and leases are not ours."""
-        return self._generation != Generation.number
-
-    def route(self, resource: Resource) -> tuple[Group, bytes]:
-        """The group that votes on a resource, and the resource's key."""
-        self._check_place()
-        data = resource_bytes(resource)
-        return self._only or self._group_for(data), self._prefix + data
-
-    def _check_place(self) -> None:
-        if self.closed:
-            raise ClosedError("the supervisor is closed")
-        # In the thread where it was made, a loop that runs is the running one; asking asyncio costs a system call.
-        here = get_ident() == self._thread and self.loop.is_running()
-        if not here and self.loop is not asyncio.get_running_loop():
-            raise RuntimeError("this supervisor belongs to another event loop; make one for each loop")
-
-    def _group_for(self, data: bytes) -> Group:
-        return self._only or self._groups[self._ring.route(data)]
-
-    def _home(self, record: LeaseRecord) -> Group:
-        """The group that votes on a lease."""
-        return self._only or self._groups[self._ring.route(record.key[len(self._prefix) :])]
-
-    def begin_acquire(self, resource: Resource, ttl: Seconds, wait: Wait) -> tuple[Attempt, Limits]:
-        """Sends the first attempt to acquire. It is to be awaited, abandoned if that is cancelled, else `acquired`."""
-        group, key = self.route(resource)
-        asked, terms = self._asked
-        if ttl is not asked:  # mostly it is the very object that was checked last
-            terms = self._timing.terms(self._timing.ttl_ms(ttl))
-            self._asked = ttl, terms
-        limits = self._waiting.limits(wait)
-        longest = math.inf if limits[1] == math.inf else self._waiting.longest_round(limits)
-        return Attempt(group, resource, key, terms, longest).begin(), limits
-
-    def acquired(
-        self, attempt: Attempt, limits: Limits
-    ) -> LeaseRecord | LockNotAcquired | Coroutine[object, object, LeaseRecord | LockNotAcquired]:
-        """What a decided first attempt came to, or the coroutine that tries again."""
-        lease = attempt.lease
-        if lease is not None and self.clock() < lease.valid_until:
-            attempt.lease = None  # the caller's from now on: abandoning the attempt does not give it back
-            return lease
-        outcome = attempt.group.outcome(attempt)
-        if limits[0] == 1:
-            return outcome
-        return self._waiting.again(attempt, limits, outcome)
-
-    def begin_release(self, resource: Resource, lease: LeaseRecord | Token) -> Release | RedlockError:
-        """Sends the release of a lease or token, or says why there is nothing to release."""
-        if self._generation != Generation.number:
-            return NotHeld(_PARENT)
-        if isinstance(lease, LeaseRecord) and lease.resource is resource:
-            self._check_place()
-            return (self._only or self._home(lease)).begin_release(lease)
-        group, key = self.route(resource)
-        if isinstance(lease, LeaseRecord):
-            return group.begin_release(_same(lease, key))
-        return group.begin_release_token(key, lease)
-
-    def released(self, release: Release, resource: Resource) -> RedlockError | None:
-        """What a decided release came to: None when a quorum deleted it, else why that can't be said."""
-        return None if release.outcome is _DONE else release.group.released(release, resource)
+        return self._locks.forked
 
     async def release(self, resource: Resource, lease: LeaseRecord | Token) -> RedlockError | None:
         """Releases by lease or token: None when a quorum deleted it, else why that can't be said."""
@@ -220,23 +157,34 @@ class Engine:
         elsewhere: the lease that another engine keeps for the token; it is believed no longer than servers keep it now
         """
         if self.forked:
-            return NotHeld(_PARENT)
+            return NotHeld(PARENTS)
         ttl_ms = self._timing.ttl_ms(ttl)
-        group, key = self.route(resource)
+        group, key = self._locks.route(resource)
         if isinstance(lease, LeaseRecord):
-            return await group.extend(_same(lease, key), ttl_ms) or lease
+            return await self._extend(group, same(lease, key), ttl_ms) or lease
         now = self.clock()
         if elsewhere and not elsewhere.begin_extension(now, now + self._timing.validity(ttl_ms), ttl_ms):
             return LeaseLost(f"the lease on {resource_text(resource)!r} had ended", resource_text(resource), group.name)
-        return await group.extend_token(resource, key, lease, ttl_ms)
+        extension = Extension(group, key, lease, self._timing.terms(ttl_ms), None)
+        extension.begin()
+        await extension
+        return group.extended_token(extension, resource)
+
+    async def _extend(self, group: Group, record: LeaseRecord, ttl_ms: int) -> RedlockError | None:
+        while (running := group.extensions.get(record.token)) is not None:
+            await running
+        extension = Extension(group, record.key, record.token, self._timing.terms(ttl_ms), record)
+        if extension.begin():
+            await extension
+        return group.extended(extension, record)
 
     async def acquire_many(self, resources: Sequence[Resource], ttl: Seconds) -> list[LeaseRecord | LockNotAcquired]:
         """One attempt for each resource: the outcomes in the order given. Raises ValueError for duplicates."""
         terms = self._timing.terms(self._timing.ttl_ms(ttl))
-        self._check_place()
+        self._locks.check_place()
         names = [resource_bytes(resource) for resource in resources]
         distinct(names, resources)
-        groups, keys = [self._group_for(name) for name in names], [self._prefix + name for name in names]
+        groups, keys = [self._locks.group_for(name) for name in names], [self._locks.key(name) for name in names]
         return await acquire_many(self._flow(), groups, resources, keys, terms)
 
     async def release_many(self, records: Sequence[LeaseRecord]) -> list[RedlockError | None]:
@@ -254,24 +202,26 @@ class Engine:
 
     def _homes(self, records: Sequence[LeaseRecord]) -> list[Group]:
         """The groups that vote on leases, in their order. Raises ValueError for duplicates."""
-        self._check_place()
+        self._locks.check_place()
         distinct([record.key for record in records], [record.resource for record in records])
-        return [self._home(record) for record in records]
+        return [self._locks.home(record) for record in records]
 
     def abandon(self, record: LeaseRecord) -> None:
         """Gives a lease back without waiting to hear of it."""
         if not self.forked and not self.closed and record.begin_release(self.clock()):
-            give_back(self._home(record), record)
+            give_back(self._locks.home(record), record)
             record.released(Outcome.DONE)
 
     def votes(self, record: LeaseRecord) -> tuple[ServerVote, ...]:
         """Each server's vote in the round that won the lease or last extended it."""
-        return () if record.round is None else record.round.votes(self._home(record).names)
+        return () if record.round is None else record.round.votes(self._locks.home(record).names)
 
     async def is_locked(self, resource: Resource) -> bool:
         """Whether anybody holds the resource. Raises QuorumUnavailable if that can't be said."""
-        group, key = self.route(resource)
-        answer = await group.is_locked(resource, key)
+        group, key = self._locks.route(resource)
+        inspection = Inspection(group, key, self._timing.server_timeout).begin()
+        await inspection
+        answer = group.is_locked(inspection, resource)
         if isinstance(answer, QuorumUnavailable):
             raise answer
         return answer
@@ -279,9 +229,3 @@ class Engine:
     def status(self) -> ClusterStatus:
         """A snapshot of every group and server."""
         return ClusterStatus(self.name, tuple(group.status() for group in self._groups.values()))
-
-
-def _same(record: LeaseRecord, key: bytes) -> LeaseRecord:
-    if record.key != key:
-        raise ValueError("this lease is for another resource")
-    return record
