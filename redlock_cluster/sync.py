@@ -110,12 +110,9 @@ class Supervisor:
         Returns Ok(None), Err("not_held") when it is no longer held, or Err("unavailable") when too few servers
         answered to know. Raises ValueError for a lease on another resource.
         """
-
         over = False
         try:
-            outcome = self._finish(
-                lease, lambda engine: Releasing(engine, resource, known(engine, lease), unlocked), kept=True
-            )
+            outcome = self._finish(lease, lambda e: Releasing(e, resource, known(e, lease), unlocked), kept=True)
             over = True
             return outcome
         except (TypeError, ValueError, ClosedError):

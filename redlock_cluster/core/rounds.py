@@ -52,11 +52,11 @@ class Acquisition(Ballot, Protocol):
 
     @property
     def answered(self) -> int:
-        """Mask of the servers that voted FOR or AGAINST."""
+        """As in `Tally`."""
 
     @property
     def declined(self) -> int:
-        """Mask of the servers whose error proves that they did not run the command."""
+        """As in `AcquireRound`."""
 
 
 class Comparison(Ballot, Protocol):
@@ -101,10 +101,7 @@ class Tally(ABC):
         self.details = {**(self.details or {}), index: detail}
 
     def leave_out(self, absent: int, why: Mapping[int, str]) -> bool:
-        """Counts the servers that can't be asked as ABSENT, before anything else is counted; true as for `miss`.
-
-        absent: mask; why: by place
-        """
+        """Counts servers (a mask) that can't be asked, and why, as ABSENT before all else; true as for `miss`."""
         self.absent, self.details = absent, why
         return self._weigh()
 

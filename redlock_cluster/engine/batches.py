@@ -12,9 +12,10 @@ from redlock_cluster.core.batches import chunks
 from redlock_cluster.core.leases import LeaseRecord
 from redlock_cluster.core.names import Resource
 from redlock_cluster.core.timing import Terms
+from redlock_cluster.engine.attempts import Attempt
 from redlock_cluster.engine.comparisons import Extension, Release
-from redlock_cluster.engine.connection import Outbox
-from redlock_cluster.engine.rounds import Attempt, Round
+from redlock_cluster.engine.outbox import Outbox
+from redlock_cluster.engine.rounds import Round
 from redlock_cluster.errors import ClosedError, LockNotAcquired, RedlockError
 
 if TYPE_CHECKING:

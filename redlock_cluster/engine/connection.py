@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Final, Protocol, cast
 from hiredis import ProtocolError, PushNotification, Reader, pack_command
 
 from redlock_cluster.core.commands import SCRIPTED, Dialect, ErrorReply
+from redlock_cluster.engine.outbox import Outbox
 from redlock_cluster.engine.ports import ConnectionFailed
 from redlock_cluster.engine.volleys import Volley
 
 if TYPE_CHECKING:
     from redlock_cluster.engine.lanes import Lane
 
-__all__ = ["MAX_UNANSWERED", "Connection", "Outbox", "Sink"]
+__all__ = ["MAX_UNANSWERED", "Connection", "Sink"]
 
 MAX_UNANSWERED = 1 << 18
 """Commands that may wait for one connection's replies; beyond that its server's vote is ABSENT at once."""
@@ -39,53 +40,6 @@ class Sink(Protocol):
 
     def lost(self, connection: Connection) -> None:
         """The connection broke before the reply: the command may have run, may still run, or never will."""
-
-
-class _Sender(Protocol):
-    """Who has something to write."""
-
-    def flush(self) -> None:
-        """Writes it."""
-
-
-class Outbox:
-    """Collects what all connections have to send and writes it at the end of the loop's turn.
-
-    A caller that is alone gains nothing from that and would wait a turn: after a turn in which one round was sent, the
-    next turn's first round is written at once, and only what joins it in that turn is collected.
-    """
-
-    __slots__ = ("_alone", "_loop", "_rounds", "_scheduled", "_waiting")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._waiting: list[_Sender] = []
-        self._rounds, self._alone, self._scheduled = 0, False, False
-
-    def add(self, sender: _Sender) -> None:
-        """This one has something to send."""
-        if not self._scheduled:
-            self._scheduled = True
-            self._loop.call_soon(self._end_turn)
-        self._waiting.append(sender)
-
-    def end_round(self) -> None:
-        """A round's commands have all been queued."""
-        self._rounds += 1
-        if self._alone and self._rounds == 1:
-            self.flush()
-
-    def _end_turn(self) -> None:
-        self._alone = self._rounds == 1
-        self._scheduled, self._rounds = False, 0
-        if self._waiting:
-            self.flush()
-
-    def flush(self) -> None:
-        """Writes everything now: servers begin with it while more is made."""
-        waiting, self._waiting = self._waiting, []
-        for sender in waiting:
-            sender.flush()
 
 
 class Connection(asyncio.Protocol):

@@ -10,12 +10,12 @@ from redlock_cluster.core.names import Resource, resource_text
 from redlock_cluster.core.rounds import Outcome, quorum_of
 from redlock_cluster.core.timing import Timing
 from redlock_cluster.core.votes import ServerVote, Token, Verdict
+from redlock_cluster.engine.attempts import Attempt, Inspection
 from redlock_cluster.engine.comparisons import Extension, Release, give_back
-from redlock_cluster.engine.connection import Outbox
 from redlock_cluster.engine.deadlines import Deadlines
 from redlock_cluster.engine.lanes import Lane
+from redlock_cluster.engine.outbox import Outbox
 from redlock_cluster.engine.ports import Ports
-from redlock_cluster.engine.rounds import Attempt, Inspection
 from redlock_cluster.engine.server import GroupStatus, Server, ServerState
 from redlock_cluster.errors import (
     Contended,

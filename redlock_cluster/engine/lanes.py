@@ -15,8 +15,9 @@ from redlock_cluster.engine.ports import Clock
 from redlock_cluster.engine.volleys import Volley
 
 if TYPE_CHECKING:
-    from redlock_cluster.engine.connection import Connection, Outbox
+    from redlock_cluster.engine.connection import Connection
     from redlock_cluster.engine.link import Link
+    from redlock_cluster.engine.outbox import Outbox
     from redlock_cluster.engine.rounds import Round
 
 __all__ = ["Lane", "Part"]

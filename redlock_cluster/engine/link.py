@@ -16,10 +16,11 @@ from hiredis import pack_command
 from redlock_cluster.core.commands import ErrorReply
 from redlock_cluster.core.timing import Interval
 from redlock_cluster.core.votes import Token
-from redlock_cluster.engine.connection import Connection, Outbox
+from redlock_cluster.engine.connection import Connection
 from redlock_cluster.engine.debts import Debt
 from redlock_cluster.engine.greeting import Greeting, greet
 from redlock_cluster.engine.lanes import Lane
+from redlock_cluster.engine.outbox import Outbox
 from redlock_cluster.engine.ports import ConnectionFailed, Ports
 from redlock_cluster.options import DeploymentOptions, ServerOptions
 

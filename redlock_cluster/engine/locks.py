@@ -14,10 +14,10 @@ from redlock_cluster.core.ring import Ring
 from redlock_cluster.core.rounds import Outcome
 from redlock_cluster.core.timing import Seconds, Terms, Timing
 from redlock_cluster.core.votes import Token
+from redlock_cluster.engine.attempts import Attempt
 from redlock_cluster.engine.comparisons import Release
 from redlock_cluster.engine.forks import Generation
 from redlock_cluster.engine.group import Group
-from redlock_cluster.engine.rounds import Attempt
 from redlock_cluster.engine.waiting import RETRY, Limits, Wait, Waiting
 from redlock_cluster.errors import ClosedError, LockNotAcquired, NotHeld, RedlockError
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from redlock_cluster.engine.connection import Outbox
 from redlock_cluster.engine.link import Link
+from redlock_cluster.engine.outbox import Outbox
 from redlock_cluster.engine.ports import Ports
 from redlock_cluster.options import DeploymentOptions, ServerOptions
 

@@ -17,15 +17,15 @@ from redlock_cluster.core.ring import Ring
 from redlock_cluster.core.rounds import Outcome
 from redlock_cluster.core.timing import Seconds
 from redlock_cluster.core.votes import ServerVote, Token
+from redlock_cluster.engine.attempts import Inspection
 from redlock_cluster.engine.batches import Flow, acquire_many, extend_many, release_many
 from redlock_cluster.engine.comparisons import Extension, Release, give_back
-from redlock_cluster.engine.connection import Outbox
 from redlock_cluster.engine.deadlines import Deadlines
 from redlock_cluster.engine.group import Group
 from redlock_cluster.engine.link import Link
 from redlock_cluster.engine.locks import PARENTS, Locks, same
+from redlock_cluster.engine.outbox import Outbox
 from redlock_cluster.engine.ports import Ports
-from redlock_cluster.engine.rounds import Inspection
 from redlock_cluster.engine.server import GroupStatus
 from redlock_cluster.engine.waiting import Waiting
 from redlock_cluster.errors import LeaseLost, LockNotAcquired, NotHeld, QuorumUnavailable, RedlockError

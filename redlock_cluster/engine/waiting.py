@@ -12,8 +12,8 @@ from typing import Literal
 
 from redlock_cluster.core.leases import LeaseRecord
 from redlock_cluster.core.timing import Interval, Seconds, seconds
+from redlock_cluster.engine.attempts import Attempt
 from redlock_cluster.engine.ports import Ports
-from redlock_cluster.engine.rounds import Attempt
 from redlock_cluster.errors import ClosedError, LockNotAcquired
 from redlock_cluster.options import DeploymentOptions
 

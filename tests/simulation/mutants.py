@@ -84,7 +84,7 @@ MUTANTS = (
         "a failed attempt gives nothing back",
         (
             Edit(
-                "engine/rounds.py",
+                "engine/attempts.py",
                 "sent, self.sent = self.sent & ~self.declined, 0",
                 "sent, self.sent = 0, 0",
             ),
@@ -95,7 +95,7 @@ MUTANTS = (
         "a failed attempt gives back on another connection of the pool",
         (
             Edit(
-                "engine/rounds.py",
+                "engine/attempts.py",
                 "        for link in self.lane.links:\n            if sent >> link.index & 1:\n",
                 "        for link in self.group.lanes[self.group.lanes.index(self.lane) - 1].links:\n"
                 "            if sent >> link.index & 1:\n",
@@ -155,7 +155,7 @@ MUTANTS = (
         "a failed attempt gives back only where the grant was heard of",
         (
             Edit(
-                "engine/rounds.py",
+                "engine/attempts.py",
                 "sent, self.sent = self.sent & ~self.declined, 0",
                 "sent, self.sent = self.sent & tally.granted, 0",
             ),

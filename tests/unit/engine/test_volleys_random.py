@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from redlock_cluster import AsyncLease, Err, LeaseState, Ok
 from redlock_cluster.core.leases import LeaseRecord
-from redlock_cluster.engine.rounds import Attempt
+from redlock_cluster.engine.attempts import Attempt
 
 from .test_volleys import OOM, OTHER, PUSH, WRONG_TYPE, Patient, asked, held, leases_of, released, voted
 from .wires import NIL, ONE, ZERO, Wire, Words, bulk, turns

@@ -1,0 +1,55 @@
+"""When what all connections have to send is written."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+__all__ = ["Outbox"]
+
+
+class _Sender(Protocol):
+    """Who has something to write."""
+
+    def flush(self) -> None:
+        """Writes it."""
+
+
+class Outbox:
+    """Collects what all connections have to send and writes it at the end of the loop's turn.
+
+    A caller that is alone gains nothing from that and would wait a turn: after a turn in which one round was sent, the
+    next turn's first round is written at once, and only what joins it in that turn is collected.
+    """
+
+    __slots__ = ("_alone", "_loop", "_rounds", "_scheduled", "_waiting")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._waiting: list[_Sender] = []
+        self._rounds, self._alone, self._scheduled = 0, False, False
+
+    def add(self, sender: _Sender) -> None:
+        """This one has something to send."""
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._end_turn)
+        self._waiting.append(sender)
+
+    def end_round(self) -> None:
+        """A round's commands have all been queued."""
+        self._rounds += 1
+        if self._alone and self._rounds == 1:
+            self.flush()
+
+    def _end_turn(self) -> None:
+        self._alone = self._rounds == 1
+        self._scheduled, self._rounds = False, 0
+        if self._waiting:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes everything now: servers begin with it while more is made."""
+        waiting, self._waiting = self._waiting, []
+        for sender in waiting:
+            sender.flush()
