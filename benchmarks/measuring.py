@@ -163,7 +163,9 @@ class Entrant:
     @property
     def series(self) -> Series:
         """Where its figures go."""
-        role: Role = "limit" if self.label == LIMIT else "peer" if self.contestant in PEERS.values() else "ours"
+        role: Role = (
+            "limit" if self.label.startswith(LIMIT) else "peer" if self.contestant in PEERS.values() else "ours"
+        )
         return Series(role, self.quorum)
 
 

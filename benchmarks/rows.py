@@ -28,11 +28,11 @@ def sync(label: str, contestant: Contestant, workers: int, *, quorum: bool = Tru
     return Entrant(label, contestant, {"op": "sync", "workers": workers}, quorum=quorum)
 
 
-def limit(bench: Bench, servers: Servers) -> list[Entrant]:
-    """The C program; left out of a trial, which needs nothing but this library."""
+def limit(bench: Bench, servers: Servers, on: str = "") -> list[Entrant]:
+    """The C program; left out of a trial, which needs nothing but this library. on: what is told of the servers"""
     if bench.settings.tiny:
         return []
-    return [Entrant(LIMIT, None, lambda: servers.limit(LIMIT_CYCLES))]
+    return [Entrant(f"{LIMIT}{on}", None, lambda: servers.limit(LIMIT_CYCLES))]
 
 
 def _aio_peers(workers: int, loop: str) -> list[Entrant]:

@@ -6,9 +6,9 @@ import json
 import subprocess
 import tempfile
 
-from benchmarks.measuring import Bench, Check, Entrant, Row, divided
+from benchmarks.measuring import LIMIT, Bench, Check, Entrant, Row, divided
 from benchmarks.peers import BARE, OURS, PEERS, Contestant
-from benchmarks.rows import ONE, RATE, TASKS, aio
+from benchmarks.rows import ONE, RATE, TASKS, aio, limit
 from benchmarks.runners import Failed, Figures
 from benchmarks.servers import Servers, servers
 
@@ -47,9 +47,17 @@ def keys(bench: Bench, five: Servers) -> Row:
     empty, full = f"{OURS.name}, 0 keys", f"{OURS.name}, {count:,} keys"
     with servers() as others:
         others.fill(count)
-        bench.compare(row, five, [Entrant(empty, OURS, request), Entrant(full, OURS, request, on=others)], look=False)
+        entrants = [Entrant(empty, OURS, request), Entrant(full, OURS, request, on=others)]
+        limits = [*limit(bench, five, ", 0 keys"), *limit(bench, others, f", {count:,} keys")]
+        bench.compare(row, five, [*entrants, *limits], look=False)
     row.checks = [Check("of the rate on empty servers", row.ratio(full, empty), at_least=0.85, at_most=1.15)]
-    row.note = "The full servers are five others like the first; their keys have a ttl, as locks have."
+    if limits:
+        ratio = row.ratio(f"{LIMIT}, {count:,} keys", f"{LIMIT}, 0 keys")
+        row.checks.append(Check("of the C limit on empty servers, the C limit on full ones", ratio))
+    row.note = (
+        "The full servers are five others like the first; their keys have a ttl, as locks have. What the C program "
+        "loses on them is the servers' own doing."
+    )
     return row
 
 

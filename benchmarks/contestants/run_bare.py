@@ -1,8 +1,8 @@
 """No library: the same commands on as many connections, without locks, to see what connections and loop allow.
 
-As this library does it, all that is queued for a server in one turn of the loop leaves in one write, a key always
-takes the same of a server's two connections, and a quorum of right replies is awaited. Nothing else is done: no
-validity, no time-outs, no reconnecting.
+As this library does it, all that is queued for a server in one turn of the loop leaves in one write, on the one
+connection to it, and a quorum of right replies is awaited. Nothing else is done: no validity, no time-outs, no
+reconnecting.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from zlib import crc32
 import hiredis
 from harness import HOST, TTL, Groups, Library, serve
 
-CONNECTIONS = 2
 TOKEN = b"0123456789abcdefghijkl@benchmark:12345"
 KEY = b"redlock:%b"
 ACQUIRE = hiredis.pack_command((b"SET", b"%b", TOKEN, b"NX", b"GET", b"PX", TTL * 1000)).replace(
@@ -85,15 +84,12 @@ class Bare:
         self._loop = asyncio.get_running_loop()
         self._dirty: list[Connection] = []
         self._scheduled = False
-        self._lines: list[list[list[Connection]]] = []
+        self._lines: list[list[Connection]] = []
 
     async def connect(self, groups: Groups) -> Bare:
         """Connects to every server of every group."""
         for ports in groups:
-            lines = []
-            for _ in range(CONNECTIONS):
-                lines.append([await self._dial(port) for port in ports])
-            self._lines.append(lines)
+            self._lines.append([await self._dial(port) for port in ports])
         return self
 
     async def _dial(self, port: int) -> Connection:
@@ -103,9 +99,7 @@ class Bare:
     async def lock(self, resource: str) -> Sequence[Connection] | None:
         """The connections that were asked, or None."""
         key = KEY % resource.encode()
-        digest = crc32(key)
-        lines = self._lines[digest % len(self._lines)]
-        line = lines[(digest >> 16) % CONNECTIONS]
+        line = self._lines[crc32(key) % len(self._lines)]
         return line if await self._round(line, ACQUIRE % (len(key), key), None) else None
 
     wait = lock
@@ -133,10 +127,9 @@ class Bare:
 
     async def close(self) -> None:
         """Closes the connections."""
-        for lines in self._lines:
-            for line in lines:
-                for connection in line:
-                    connection.transport.close()
+        for line in self._lines:
+            for connection in line:
+                connection.transport.close()
 
 
 async def connect(groups: Groups) -> Bare:

@@ -116,7 +116,7 @@ class DeploymentOptions(_Frozen):
     """The groups of one deployment and how to treat them; durations in seconds."""
 
     pool_size: Annotated[int, Whole(1, 1000)] = Field(
-        2, description="Connections per server; a key always uses the same one."
+        1, description="Connections per server; a key always uses the same one."
     )
     drift_factor: Annotated[float, Share()] = Field(
         0.01, description="Margin for the drift of clocks, as a share of the ttl (2 ms are added)."
