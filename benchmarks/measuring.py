@@ -163,10 +163,8 @@ class Entrant:
     @property
     def series(self) -> Series:
         """Where its figures go."""
-        role: Role = (
-            "limit" if self.label.startswith(LIMIT) else "peer" if self.contestant in PEERS.values() else "ours"
-        )
-        return Series(role, self.quorum)
+        role: Role = "peer" if self.contestant in PEERS.values() else "ours"
+        return Series("limit" if self.label.startswith(LIMIT) else role, self.quorum)
 
 
 class Bench:
@@ -189,7 +187,7 @@ class Bench:
         """Makes the peers' environments where they are missing; what fails is told in the results."""
         for contestant in PEERS.values():
             try:
-                self._pythons[contestant.name] = environment(contestant.requirements or "")
+                self._pythons[contestant.name] = environment(contestant.requirements)
             except InstallFailed as failed:
                 self.missing[contestant.name] = str(failed)
 

@@ -32,12 +32,12 @@ class Contestant:
     """A library that is measured.
 
     name: as it is called in the results; script: in `contestants/`
-    requirements: the file in `requirements/` that its environment is made from; None for this library
+    requirements: the file in `requirements/` that its environment is made from; "" for this library
     """
 
     name: str
     script: str
-    requirements: str | None = None
+    requirements: str = ""
 
 
 OURS: Final = Contestant("redlock-cluster", "run_redlock_cluster.py")

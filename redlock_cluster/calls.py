@@ -50,8 +50,7 @@ class Begun(ABC, Generic[T]):
 
     __slots__ = ("operation",)
 
-    def __init__(self, operation: Operation | None) -> None:
-        self.operation = operation
+    operation: Operation | None
 
     @abstractmethod
     def conclude(self) -> T | Coroutine[object, object, T]:

@@ -120,7 +120,7 @@ class Connection(asyncio.Protocol):
     def _expect(self, volley: Volley) -> None:
         self.pending.append(volley)
         self.unanswered += volley.size
-        if self.unanswered >= MAX_UNANSWERED and not self.impaired and self.lane is not None:
+        if self.full and not self.impaired and self.lane is not None:
             self.lane.refresh()
 
     def request(self, *words: str | bytes | int) -> asyncio.Future[object]:

@@ -119,24 +119,20 @@ class Lane:
 
     def hand_over(self) -> None:
         """Puts the open volley into the queues of the connections: it comes before what is now sent to one of them."""
-        if self._open is not None:
-            volley = self._close(self._open)
-            for part in self.parts:
-                data = part.close(volley)
-                for connection in part.connections:
-                    connection.queue(data, volley)
+        for volley, connection, data in self._close():
+            connection.queue(data, volley)
 
     def flush(self) -> None:
         """Writes the open volley."""
-        if self._open is not None:
-            volley = self._close(self._open)
-            for part in self.parts:
-                data = part.close(volley)
-                for connection in part.connections:
-                    connection.write(data, volley)
+        for volley, connection, data in self._close():
+            connection.write(data, volley)
 
-    def _close(self, volley: Volley) -> Volley:
-        self._open = None
+    def _close(self) -> list[tuple[Volley, Connection, bytes]]:
+        """Closes the open volley, if there is one: what each of the connections is to be given of it."""
+        volley, self._open = self._open, None
+        if volley is None:
+            return []
         volley.close()
         self._deadlines.add(self.clock() + volley.patience, volley)
-        return volley
+        whole = [(part.connections, part.close(volley)) for part in self.parts]
+        return [(volley, connection, data) for connections, data in whole for connection in connections]

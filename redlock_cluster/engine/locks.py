@@ -47,7 +47,6 @@ class Locks:
         self._only = next(iter(groups.values())) if len(groups) == 1 else None
         self._timing, self._waiting = timing, waiting
         self._policy: Limits = waiting.limits(RETRY)
-        self._clock = next(iter(groups.values())).clock
         self._asked: object = object()
         self._terms: Terms = timing.terms(1000)
         self._generation, self._place = Generation.number, get_ident()
@@ -83,8 +82,7 @@ class Locks:
 
     def home(self, record: LeaseRecord) -> Group:
         """The group that votes on a lease."""
-        only = self._only
-        return self._groups[self._ring.route(record.key[len(self._prefix) :])] if only is None else only
+        return self.group_for(record.key[len(self._prefix) :])
 
     def begin_acquire(self, resource: Resource, ttl: Seconds, wait: Wait) -> tuple[Attempt, Limits]:
         """Sends the first attempt to acquire. It is to be awaited, abandoned if that is cancelled, else `acquired`."""
@@ -100,12 +98,8 @@ class Locks:
         self, attempt: Attempt, limits: Limits
     ) -> LeaseRecord | LockNotAcquired | Coroutine[object, object, LeaseRecord | LockNotAcquired]:
         """What a decided first attempt came to, or the coroutine that tries again."""
-        lease = attempt.lease
-        if lease is not None and self._clock() < lease.valid_until:
-            attempt.lease = None  # the caller's from now on: abandoning the attempt does not give it back
-            return lease
         outcome = attempt.group.outcome(attempt)
-        if limits[0] == 1:
+        if isinstance(outcome, LeaseRecord) or limits[0] == 1:
             return outcome
         return self._waiting.again(attempt, limits, outcome)
 

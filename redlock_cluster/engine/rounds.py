@@ -88,13 +88,7 @@ class Round(ABC, Generic[T]):
 
     def __await__(self) -> Generator[object, None, None]:
         """Waits until the round is decided; cancelling that leaves the round running."""
-        if self.decided:
-            return _nothing()
-        if self._waiter is not None:
-            return self.ended().__await__()
-        waiter: asyncio.Future[None] = self.group.loop.create_future()
-        self._waiter = waiter
-        return waiter.__await__()
+        return _nothing() if self.decided else self.ended().__await__()
 
     def ended(self) -> asyncio.Future[None]:
         """Done when the round, which is not decided yet, is; cancelling it leaves the round running."""

@@ -78,19 +78,10 @@ class Volley:
         index, size = connection.index, self.size
         if len(replies) != size or self._split or self.apart or not all(map(is_, replies, self.expected[index])):
             return False
-        connection.pending.popleft()
-        connection.unanswered -= size
-        self._heard[index] = size
         rounds = self.rounds
-        self.outstanding &= ~(1 << index)
-        if not self.outstanding:
-            self._let_go()
-        whole = self._whole = self._whole + 1
-        if whole == self._lane.quorum:
-            self._won = size
-            for here in rounds:
-                here.carry()
-                here.tell()
+        self._advance(connection, size)
+        if self._whole == self._lane.quorum:
+            self._win(rounds, size)
         return True
 
     def take(self, connection: Connection, replies: list[object], start: int) -> int:
@@ -119,22 +110,24 @@ class Volley:
             return
         connection.pending.popleft()
         self._whole += 1
-        self.outstanding &= ~(1 << index)
-        if not self.outstanding:
-            self._let_go()
+        self._done(index)
 
     def _count(self, rounds: list[Round[Any]]) -> None:
         """Tells the rounds that a quorum has passed since the last time."""
         won, mark = self._won, sorted(self._heard)[-self._lane.quorum]
         if mark > won:
-            self._won = mark
             if self.apart:
                 rounds = [here for here in rounds[won:mark] if here.offset not in self.apart]
             else:
                 rounds = rounds[won:mark]
-            for here in rounds:
-                here.carry()
-                here.tell()
+            self._win(rounds, mark)
+
+    def _win(self, rounds: list[Round[Any]], mark: int) -> None:
+        """A quorum has passed these rounds, the last of which are those before the mark."""
+        self._won = mark
+        for here in rounds:
+            here.carry()
+            here.tell()
 
     def _sort(self, connection: Connection, replies: Sequence[object], expected: Sequence[object]) -> int:
         """The same reply by reply, where some say something else or some rounds hear each vote."""
@@ -157,9 +150,7 @@ class Volley:
     def lost(self, connection: Connection) -> None:
         """A connection broke before it had answered everything."""
         index, rounds = connection.index, self.rounds
-        self.outstanding &= ~(1 << index)
-        if not self.outstanding:
-            self._let_go()
+        self._done(index)
         for here in rounds[self._heard[index] :]:
             here.detach()
             here.lost(connection)
@@ -176,6 +167,8 @@ class Volley:
                 here.detach()
                 here.missed(missing)
 
-    def _let_go(self) -> None:
-        """The last server has answered or is lost: leases, which know their volley, must not keep each other."""
-        self.rounds, self.expected = [], {}
+    def _done(self, index: int) -> None:
+        """This server has said its last. After the last server leases, which know their volley, must keep no others."""
+        self.outstanding &= ~(1 << index)
+        if not self.outstanding:
+            self.rounds, self.expected = [], {}

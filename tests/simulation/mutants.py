@@ -36,8 +36,8 @@ MUTANTS = (
         (
             Edit(
                 "engine/volleys.py",
-                "if whole == self._lane.quorum:",
-                "if whole == self._lane.quorum - 1:",
+                "if self._whole == self._lane.quorum:",
+                "if self._whole == self._lane.quorum - 1:",
             ),
             Edit(
                 "engine/volleys.py",

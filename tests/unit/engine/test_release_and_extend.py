@@ -14,12 +14,12 @@ from .test_acquire import KEY, release, set_command, token
 from .wires import NIL, OK, ONE, REDIS_6, ZERO, Clock, Group, bulk, turns
 
 
-async def held(group: Group) -> AsyncLease:
+async def held(group: Group, granted: bytes = NIL) -> AsyncLease:
     """A lease that every server granted."""
     task = asyncio.create_task(group.supervisor.lock("r", 10, wait=0))
     await turns()
     for wire in group.now:
-        wire.reply(NIL)
+        wire.reply(granted)
     return (await task).value
 
 

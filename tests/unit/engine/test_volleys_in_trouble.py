@@ -13,6 +13,7 @@ from redlock_cluster.calls import Acquiring, Call
 from redlock_cluster.engine.waiting import RETRY
 
 from .test_lanes import engine_of
+from .test_release_and_extend import held
 from .wires import NIL, OK, REDIS_6, ZERO, Group, turns
 
 Ask = Callable[[Group, AsyncLease], Awaitable[object]]
@@ -21,14 +22,6 @@ ASKS: dict[str, Ask] = {
     "release by token": lambda group, lease: group.supervisor.unlock("r", lease.token),
     "extension": lambda group, lease: group.supervisor.extend("r", lease, 10),
 }
-
-
-async def held(group: Group, granted: bytes) -> AsyncLease:
-    task = asyncio.create_task(group.supervisor.lock("r", 10, wait=0))
-    await turns()
-    for wire in group.now:
-        wire.reply(granted)
-    return (await task).value
 
 
 @pytest.mark.parametrize("asked", ASKS)
@@ -69,7 +62,7 @@ async def test_an_attempt_that_finds_no_quorum_after_closing_a_volley_ends(monke
 
 async def test_a_release_after_closing_a_volley_forgets_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
     async with Group(3, server_timeout="20s") as group:
-        lease = await held(group, NIL)
+        lease = await held(group)
         tasks = await fill_two_connections(group, monkeypatch)
         last = asyncio.create_task(group.supervisor.unlock("r", lease))
         await turns()
