@@ -94,7 +94,7 @@ def measured(bench: Bench, names: Sequence[str]) -> dict[str, Row]:
     """The rows, one after the other, on the same five servers."""
     done: dict[str, Row] = {}
     with servers() as five:
-        bench.versions["servers"] = {"valkey": five.version}
+        bench.versions["servers"] = {"valkey": five.version, "allocator": five.allocator}
         with suppress(Failed):
             bench.versions["C limit"] = {"redis-benchmark": limit_version()}
         for name in names:

