@@ -74,7 +74,7 @@ class Attempt(_Asking):
             self._give_up()
         return self
 
-    def command(self, dialect: Dialect) -> tuple[bytes, object]:
+    def command(self, dialect: Dialect) -> tuple[bytes, bytes]:
         """SET."""
         return dialect.acquire(self.key, self.token, self.terms.ttl_ms), dialect.granted
 
@@ -148,9 +148,9 @@ class Inspection(_Asking):
             self._give_up()
         return self
 
-    def command(self, dialect: Dialect) -> tuple[bytes, object]:
+    def command(self, dialect: Dialect) -> tuple[bytes, bytes]:
         """GET."""
-        return pack_command((b"GET", self.key)), None
+        return pack_command((b"GET", self.key)), dialect.null
 
     def carry(self) -> None:
         """It is free on a quorum."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Final
 
-from redlock_cluster.core.commands import SCRIPTED, Dialect, ErrorReply, evaluate, is_number
+from redlock_cluster.core.commands import DONE, SCRIPTED, Dialect, ErrorReply, evaluate, is_number
 from redlock_cluster.core.leases import LeaseRecord, LeaseState
 from redlock_cluster.core.rounds import CompareRound, Outcome
 from redlock_cluster.core.timing import Terms
@@ -146,9 +146,9 @@ class Release(_Comparison):
             self.record.deleted |= 1 << connection.index
         super().reply(connection, value)
 
-    def command(self, dialect: Dialect) -> tuple[bytes, object]:
+    def command(self, dialect: Dialect) -> tuple[bytes, bytes]:
         """A deletion, if the token is there."""
-        return (SCRIPTED if self.record is None else dialect).release(self.key, self.token), 1
+        return (SCRIPTED if self.record is None else dialect).release(self.key, self.token), DONE
 
     def _script(self) -> bytes:
         return evaluate(RELEASE, self.key, self.token)
@@ -204,10 +204,10 @@ class Extension(_Comparison):
         self._ask(record.may_hold())
         return True
 
-    def command(self, dialect: Dialect) -> tuple[bytes, object]:
+    def command(self, dialect: Dialect) -> tuple[bytes, bytes]:
         """A new ttl, if the token is there."""
         spoken = SCRIPTED if self.record is None else dialect
-        return spoken.extend(self.key, self.token, self.terms.ttl_ms), b"OK" if spoken.native_extend else 1
+        return spoken.extend(self.key, self.token, self.terms.ttl_ms), spoken.extended
 
     def _script(self) -> bytes:
         return evaluate(EXTEND, self.key, self.token, self.terms.ttl_ms)

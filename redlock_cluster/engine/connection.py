@@ -58,6 +58,7 @@ class Connection(asyncio.Protocol):
         "_buffer",
         "_on_lost",
         "_outbox",
+        "_partial",
         "_reader",
         "_transport",
         "_unfinished",
@@ -83,7 +84,7 @@ class Connection(asyncio.Protocol):
         self.pending: deque[Sink | Volley] = deque()
         self.dialect: Dialect = SCRIPTED
         self.lane: Lane | None = None
-        self.alive = self.silent = self.impaired = False
+        self.alive = self.silent = self.impaired = self._partial = False
         self.heard = self.unanswered = self._unfinished = 0
         self.reason = "the server closed the connection"
 
@@ -173,6 +174,26 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop: hands each whole reply to the next in line."""
+        taken = 0 if self._partial else self._take(data)
+        if taken < len(data):
+            self._parse(data[taken:])
+
+    def _take(self, data: bytes) -> int:
+        """Hands out replies that are just as expected, as they come. How many bytes these are."""
+        taken, pending = 0, self.pending
+        while taken < len(data) and pending and self.alive:
+            first = pending[0]
+            if not isinstance(first, Volley):
+                break
+            size = first.take(self, data, taken)
+            if not size:
+                break
+            taken += size
+        if taken and self.alive:
+            self._answered()
+        return taken
+
+    def _parse(self, data: bytes) -> None:
         self._reader.feed(data)
         replies: list[object] = []
         try:
@@ -181,15 +202,12 @@ class Connection(asyncio.Protocol):
             self._hand_out(replies)
             self.abort("what answers there does not speak the Redis protocol")
         else:
+            self._partial = self._reader.has_data()
             if not replies:
                 self._wait(len(data))
                 return
             self._unfinished = 0
-            first = self.pending[0] if self.pending else None
-            if first.__class__ is Volley and first.take_all(self, replies):
-                self._answered()
-            else:
-                self._hand_out(replies)
+            self._hand_out(replies)
 
     def _hand_out(self, replies: list[object]) -> None:
         replies = [reply for reply in replies if reply.__class__ is not PushNotification]
@@ -201,7 +219,7 @@ class Connection(asyncio.Protocol):
                 return
             heard, first = True, pending[0]
             if isinstance(first, Volley):
-                taken = first.take(self, replies, place)
+                taken = first.sort(self, replies, place)
             else:
                 taken = 1
                 pending.popleft()

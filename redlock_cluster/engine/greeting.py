@@ -40,7 +40,7 @@ async def greet(connection: Connection, server: ServerOptions, key_prefix: str) 
 
     Raises ConnectionFailed when the server refuses, is no Redis-protocol server, or can't vote now (loading, replica).
     """
-    await _hello(connection, server)
+    resp3 = await _hello(connection, server)
     if server.database:
         selected = await connection.request("SELECT", server.database)
         if isinstance(selected, ErrorReply):
@@ -63,17 +63,17 @@ async def greet(connection: Connection, server: ServerOptions, key_prefix: str) 
         run_id=facts.get("run_id", ""),
         client_id=number if type(number) is int else None,
         version=_version_in(facts),
-        dialect=dialect_of(*replies),
+        dialect=dialect_of(replies, resp3),
     )
 
 
-async def _hello(connection: Connection, server: ServerOptions) -> None:
-    """`HELLO 3`; servers that don't know it (before Redis 6) get `AUTH` and stay with RESP2."""
+async def _hello(connection: Connection, server: ServerOptions) -> bool:
+    """`HELLO 3`; servers that don't know it (before Redis 6) get `AUTH` and stay with RESP2. Whether it is RESP3."""
     password = server.password.get_secret_value() if server.password is not None else None
     credentials = () if password is None else ("AUTH", server.username or "default", password)
     reply = await connection.request("HELLO", 3, *credentials)
     if isinstance(reply, (dict, list)):
-        return
+        return isinstance(reply, dict)
     if isinstance(reply, ErrorReply) and reply.code in _TELLING:
         raise ConnectionFailed(_authentication(reply, password))
     if password is not None:
@@ -84,6 +84,7 @@ async def _hello(connection: Connection, server: ServerOptions) -> None:
     reply = await connection.request("PING")
     if reply != b"PONG":
         raise ConnectionFailed(_authentication(reply, password))
+    return False
 
 
 def _authentication(reply: object, password: str | None) -> str:

@@ -26,7 +26,7 @@ __all__ = ["Lane", "Part"]
 class Part:
     """The connections of a lane that speak one dialect, and what the open volley sends to them.
 
-    expected: what each of the commands is answered with when the server does as it was asked
+    expected: what each of the commands is answered with when the server does as it was asked, as it is on the wire
     """
 
     __slots__ = ("commands", "connections", "dialect", "expected", "places")
@@ -35,13 +35,13 @@ class Part:
         self.dialect, self.connections = dialect, connections
         self.places = tuple(connection.index for connection in connections)
         self.commands: list[bytes] = []
-        self.expected: list[object] = []
+        self.expected: list[bytes] = []
 
     def close(self, volley: Volley) -> bytes:
         """Everything that was queued, joined; the volley learns what is expected here."""
-        data, expected = b"".join(self.commands), self.expected
+        data = b"".join(self.commands)
+        volley.expect(self.places, self.expected)
         self.commands, self.expected = [], []
-        volley.expected.update(dict.fromkeys(self.places, expected))
         return data
 
 

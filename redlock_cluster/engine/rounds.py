@@ -119,8 +119,8 @@ class Round(ABC, Generic[T]):
     # --- sending it ------------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def command(self, dialect: Dialect) -> tuple[bytes, object]:
-        """The packed command in a server's dialect, and what it is answered with if the server does it."""
+    def command(self, dialect: Dialect) -> tuple[bytes, bytes]:
+        """The packed command in a server's dialect, and one of MEANINGS: how it is answered if the server does it."""
 
     def _start_alone(self, tally: T) -> T:
         """Is sent to servers one by one, so it counts its votes itself."""

@@ -1,16 +1,17 @@
 """Volleys: rounds that leave together on all connections of a lane, and the counting of their votes.
 
-Mostly every server does what every round asks. While that is so, votes are not counted one by one: how many rounds of
-the volley a server has answered is one number, and the rounds that a quorum of servers has passed are won (as Raft
-finds its commit index). The first answer of any other kind takes its round out of the common count; from then on that
-round hears each vote.
+Mostly every server does what every round asks. While that is so, replies are not even parsed: what a server sends is
+compared, as it comes, with what it is expected to send. And votes are not counted one by one: how many rounds of the
+volley a server has answered is one number, and the rounds that a quorum of servers has passed are won (as Raft finds
+its commit index). The first answer of any other kind takes its round out of the common count; from then on that round
+hears each vote.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from operator import is_
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+from redlock_cluster.core.commands import MEANINGS
 
 if TYPE_CHECKING:
     from redlock_cluster.engine.connection import Connection
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from redlock_cluster.engine.rounds import Round
 
 __all__ = ["Volley"]
+
+_LINE: Final = b"\n"
+_LAST: Final = _LINE[0]
+"""What an expected reply ends with, and has nowhere else."""
 
 
 class Volley:
@@ -27,19 +32,20 @@ class Volley:
     asked: mask of the servers it goes to; unasked: of the others; why: why those can't be asked, by place
     size: how many rounds have joined it, once it is closed
     outstanding: mask of those that have not answered all of it
-    expected: by place, what each round is answered with by a server that does as it was asked
     apart: the rounds, by their offset, that hear each vote
     """
 
     __slots__ = (
         "_heard",
         "_lane",
+        "_read",
+        "_replies",
         "_split",
+        "_texts",
         "_whole",
         "_won",
         "apart",
         "asked",
-        "expected",
         "outstanding",
         "patience",
         "rounds",
@@ -55,9 +61,11 @@ class Volley:
         self.asked = self.outstanding = lane.usable
         self.unasked, self.why = lane.unusable, lane.why
         self.rounds: list[Round[Any]] = []
-        self.expected: dict[int, list[object]] = {}
         self.apart: set[int] = set()
         self._heard = [0] * len(lane.links)
+        self._read = [0] * len(lane.links)
+        self._replies: dict[int, list[bytes]] = {}
+        self._texts: dict[int, bytes] = {}
         self.size = self._whole = self._won = 0
         self._split = False
 
@@ -73,32 +81,57 @@ class Volley:
         """Mask of the servers that have answered a round, by its offset."""
         return sum(1 << index for index, heard in enumerate(self._heard) if heard > offset)
 
-    def take_all(self, connection: Connection, replies: list[object]) -> bool:
-        """The usual: a server answers everything at once, and as expected. False if it is not so: see `take`."""
-        index, size = connection.index, self.size
-        if len(replies) != size or self._split or self.apart or not all(map(is_, replies, self.expected[index])):
-            return False
-        rounds = self.rounds
-        self._advance(connection, size)
-        if self._whole == self._lane.quorum:
-            self._win(rounds, size)
-        return True
+    def expect(self, places: tuple[int, ...], replies: list[bytes]) -> None:
+        """These servers, by place, are asked for all of it; replies: how each round is answered if all is well."""
+        text = b"".join(replies)
+        for index in places:
+            self._replies[index], self._texts[index] = replies, text
 
-    def take(self, connection: Connection, replies: list[object], start: int) -> int:
-        """A connection's next replies, from `start` on: takes its own, and returns how many these are."""
+    def take(self, connection: Connection, data: bytes, start: int) -> int:
+        """Takes what a server sent, from `start` on, if that is the expected replies: returns how many bytes they have.
+
+        0 where something differs or is not whole, or some rounds hear each vote: it is to be parsed then, see `sort`.
+        """
         index, size = connection.index, self.size
-        begin, expected, rounds = self._heard[index], self.expected[index], self.rounds
-        end = begin + len(replies) - start
-        if start or end > size:
-            end = min(end, size)
-            replies = replies[start : start + end - begin]
-        if begin or end < size:
-            expected = expected[begin:end]
-        if self.apart or not all(map(is_, replies, expected)):
-            return self._sort(connection, replies, expected)
-        self._advance(connection, end)
+        text, begin = self._texts[index], self._read[index]
+        end = begin + len(data) - start
+        if end >= len(text):
+            usual, end = data.startswith(text[begin:], start), len(text)
+        else:
+            usual = text.startswith(data[start:], begin) and text[end - 1] == _LAST
+        if not usual or self.apart:
+            return 0
+        rounds, taken, self._read[index] = self.rounds, end - begin, end
+        if taken < len(text):
+            size = self._heard[index] + data.count(_LINE, start, start + taken)
+        self._advance(connection, size)
+        if self._split:
+            self._count(rounds)
+        elif self._whole == self._lane.quorum:
+            self._win(rounds, size)
+        return taken
+
+    def sort(self, connection: Connection, replies: list[object], start: int) -> int:
+        """A connection's next replies, from `start` on: takes its own one by one, and returns how many these are.
+
+        Some of them say something else than expected, or some rounds hear each vote.
+        """
+        index, heard, rounds, expected = connection.index, self._heard, self.rounds, self._replies[connection.index]
+        place, end = start, min(len(replies), start + self.size - heard[index])
+        while place < end and connection.alive:
+            reply, offset = replies[place], heard[index]
+            place += 1
+            here, text = rounds[offset], expected[offset]
+            wanted = MEANINGS[text]
+            usual = reply is wanted or (reply == wanted and type(reply) is type(wanted))
+            if not usual and offset not in self.apart:
+                here.detach()
+            self._read[index] += len(text)
+            self._advance(connection, offset + 1)
+            if offset in self.apart:
+                here.reply(connection, reply)
         self._count(rounds)
-        return end - begin
+        return place - start
 
     def _advance(self, connection: Connection, end: int) -> None:
         """A server has answered so many rounds."""
@@ -129,24 +162,6 @@ class Volley:
             here.carry()
             here.tell()
 
-    def _sort(self, connection: Connection, replies: Sequence[object], expected: Sequence[object]) -> int:
-        """The same reply by reply, where some say something else or some rounds hear each vote."""
-        index, heard, rounds, taken = connection.index, self._heard, self.rounds, 0
-        for reply, wanted in zip(replies, expected, strict=False):
-            if not connection.alive:
-                break
-            taken += 1
-            offset = heard[index]
-            here = rounds[offset]
-            usual = reply is wanted or (reply == wanted and type(reply) is type(wanted))
-            if not usual and offset not in self.apart:
-                here.detach()
-            self._advance(connection, offset + 1)
-            if offset in self.apart:
-                here.reply(connection, reply)
-        self._count(rounds)
-        return taken
-
     def lost(self, connection: Connection) -> None:
         """A connection broke before it had answered everything."""
         index, rounds = connection.index, self.rounds
@@ -171,4 +186,4 @@ class Volley:
         """This server has said its last. After the last server leases, which know their volley, must keep no others."""
         self.outstanding &= ~(1 << index)
         if not self.outstanding:
-            self.rounds, self.expected = [], {}
+            self.rounds, self._replies, self._texts = [], {}, {}

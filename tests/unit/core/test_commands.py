@@ -62,8 +62,8 @@ def test_a_script_in_full_has_the_same_keys_and_arguments() -> None:
     ],
 )
 def test_the_dialect_follows_from_the_probes(replies: tuple[object, ...], dialect: Dialect) -> None:
-    assert dialect_of(*replies) == dialect
-    assert dialect_of(*replies) is dialect_of(*replies)
+    assert dialect_of(replies, resp3=True) == dialect
+    assert dialect_of(replies, resp3=True) is dialect_of(replies, resp3=True)
 
 
 def test_probes_can_not_write() -> None:

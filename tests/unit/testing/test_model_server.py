@@ -307,7 +307,7 @@ def test_the_engine_learns_the_dialect_of_each_version(version: ModelVersion, di
     client = Scene(version).client()
     replies = [client.execute([str(word).encode() for word in words]) for words in probes("probe")]
     parsed = [int(reply[1:]) if reply.startswith(b":") else ErrorReply(reply[1:-2].decode()) for reply in replies]
-    assert dialect_of(*parsed) == dialect
+    assert dialect_of(parsed, resp3=True) == dialect
 
 
 @pytest.mark.parametrize("version", VERSIONS, ids=lambda version: version.text)
