@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from redlock_cluster.sync import Supervisor
 
 __all__ = [
+    "UNLOCKED",
     "AsyncLease",
     "HeldLease",
     "Lease",
@@ -28,7 +29,7 @@ __all__ = [
     "unlocked",
 ]
 
-_UNLOCKED: Ok[None] = Ok(None)
+UNLOCKED: Ok[None] = Ok(None)
 
 
 class HeldLease:
@@ -172,7 +173,7 @@ def elsewhere(engine: Engine, lease: HeldLease | str) -> LeaseRecord | None:
 
 def unlocked(error: RedlockError | None) -> Ok[None] | Lost:
     """The result that tells what a release came to."""
-    return _UNLOCKED if error is None else lost(error)
+    return UNLOCKED if error is None else lost(error)
 
 
 def abandon(lease: HeldLease) -> None:

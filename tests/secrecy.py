@@ -18,8 +18,8 @@ from pydantic import SecretStr
 
 from redlock_cluster.engine.ports import SystemEntropy
 
-_WHOLE: Final = re.compile(r"[0-9a-f]{32}@")
-_DIGITS: Final = re.compile(r"(?=([0-9a-f]{32}))")
+_WHOLE: Final = re.compile(r"[0-9A-Za-z+/]{22}@")
+_DIGITS: Final = re.compile(r"(?=([0-9A-Za-z+/]{22}))")
 _SHORTEST: Final = 8
 """Characters; a shorter password would be found in texts that have nothing to do with it."""
 

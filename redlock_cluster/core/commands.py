@@ -99,7 +99,7 @@ class ErrorReply(Exception):
         return self.code == "WRONGTYPE" or self.text.startswith("ERR Key should be of string type")
 
 
-_TOKEN = re.compile("[0-9a-f]{32}@")
+_TOKEN = re.compile("[0-9A-Za-z+/]{22}@")
 _MOST_TOLD = 256
 
 

@@ -9,9 +9,9 @@ from typing import NewType
 __all__ = ["ServerVote", "Token", "Verdict", "Vote", "owner_label"]
 
 Token = NewType("Token", bytes)
-"""A random owner value, unique per attempt: 32 hexadecimal digits, `@`, a readable owner label. Never logged whole."""
+"""A random owner value, unique per attempt: 22 characters of base64, `@`, a readable label. Never logged whole."""
 
-_RANDOM_DIGITS = 32
+_RANDOM_DIGITS = 22
 _MOST_TOLD = 256
 
 

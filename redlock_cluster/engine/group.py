@@ -62,7 +62,7 @@ class Group:
     def lane(self, key: bytes) -> Lane:
         """The connections that carry a key's commands; crc32, so that every process on one machine behaves alike."""
         lanes = self.lanes
-        return lanes[crc32(key) % len(lanes)]
+        return lanes[crc32(key) % len(lanes)] if len(lanes) > 1 else lanes[0]
 
     def new_token(self) -> Token:
         """A token for one attempt."""

@@ -7,9 +7,11 @@ import os
 import random
 import ssl
 import time
+from base64 import b64encode
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
+from struct import Struct
+from typing import Final, Protocol
 
 from redlock_cluster.engine.forks import Generation
 from redlock_cluster.options import ServerOptions
@@ -30,27 +32,30 @@ class Entropy(Protocol):
     """Where random values come from."""
 
     def token(self) -> bytes:
-        """At least 128 unguessable bits, as 32 hexadecimal digits."""
+        """At least 128 unguessable bits, as 22 characters of base64."""
 
     def fraction(self) -> float:
         """A number in [0, 1), to spread waiting times."""
 
 
+_STOCK: Final = Struct("22s" * 64)
+
+
 class SystemEntropy:
     """The operating system's randomness, fetched for 64 tokens at a time; a forked child fetches its own."""
 
-    __slots__ = ("_digits", "_generation", "_place")
+    __slots__ = ("_generation", "_stock")
 
     def __init__(self) -> None:
-        self._digits, self._place, self._generation = b"", 0, Generation.number
+        self._stock: list[bytes] = []
+        self._generation = Generation.number
 
     def token(self) -> bytes:
-        """128 bits of `os.urandom`, as 32 hexadecimal digits."""
-        place = self._place
-        if place == len(self._digits) or self._generation != Generation.number:
-            self._digits, place, self._generation = os.urandom(1024).hex().encode(), 0, Generation.number
-        self._place = place + 32
-        return self._digits[place : place + 32]
+        """132 bits of `os.urandom`, as 22 characters of base64."""
+        if not self._stock or self._generation != Generation.number:
+            self._generation = Generation.number
+            self._stock = list(_STOCK.unpack(b64encode(os.urandom(_STOCK.size * 6 // 8))))
+        return self._stock.pop()
 
     def fraction(self) -> float:
         """A number in [0, 1) of `random.random`."""

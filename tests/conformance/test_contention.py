@@ -150,8 +150,8 @@ async def test_key_of_any_other_type_on_a_quorum_refuses(
         }
         fill[kind]()
     assert await api.lock(resource, 30, wait=0) == Err("lock_failure")
-    assert await api.unlock(resource, "0" * 32) == Err("not_held")
-    assert await api.extend(resource, "0" * 32, 5) == Err("not_held")
+    assert await api.unlock(resource, "0" * 22) == Err("not_held")
+    assert await api.extend(resource, "0" * 22, 5) == Err("not_held")
     await everywhere(lambda: servers.values(key)[servers.quorum :], None)
     assert servers.values(key)[: servers.quorum] == [kind] * servers.quorum
     assert servers.ttls_ms(key)[: servers.quorum] == [-1] * servers.quorum

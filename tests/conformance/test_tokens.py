@@ -73,7 +73,7 @@ async def test_lease_with_a_wrong_resource_is_refused_and_untouched(
     assert await api.unlock(resource, lease) == Ok(None)
 
 
-@pytest.mark.parametrize("token", ["", "0" * 32, "ü\x00\r\n", "*", "%s", "nil", "x" * 100_000], ids=ascii)
+@pytest.mark.parametrize("token", ["", "0" * 22, "ü\x00\r\n", "*", "%s", "nil", "x" * 100_000], ids=ascii)
 @pytest.mark.parametrize("servers", ["valkey-9", "redis-6"], indirect=True)
 async def test_token_that_is_not_there_is_not_held(
     api: Api, servers: ServerGroup, resource: str, key: bytes, token: str
@@ -102,7 +102,7 @@ async def test_token_of_another_resource_is_not_held(api: Api, resource: str) ->
 
 
 @one_version
-@pytest.mark.parametrize("wrong", [None, 5, b"0" * 32, ["x"], ...], ids=repr)
+@pytest.mark.parametrize("wrong", [None, 5, b"0" * 22, ["x"], ...], ids=repr)
 async def test_neither_lease_nor_token_is_a_type_error(api: Api, resource: str, wrong: object) -> None:
     lease = await api.held(resource)
     with pytest.raises(TypeError):

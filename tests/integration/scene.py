@@ -140,7 +140,7 @@ def holder(server: EmbeddedServer, resource: str) -> str | None:
     return None if reply is None else reply.decode()
 
 
-def put_foreign(server: EmbeddedServer, resource: str, token: str = "f" * 32 + "@elsewhere:1") -> str:
+def put_foreign(server: EmbeddedServer, resource: str, token: str = "f" * 22 + "@elsewhere:1") -> str:
     """Locks a resource on one server in the name of another client."""
     assert ask(server.port, "SET", PREFIX + resource, token, "NX", "PX", int(LONG * 1000)) == b"OK"
     return token

@@ -49,4 +49,4 @@ def test_one_seed_is_one_history_whatever_the_process() -> None:
 def test_a_history_shows_no_whole_token() -> None:
     for seed in range(5):
         for line in replay(seed, "amnesia"):
-            assert not any(len(word.partition("@")[0]) >= 32 for word in line.split() if "@" in word)
+            assert not any(len(word.partition("@")[0]) >= 22 for word in line.split() if "@" in word)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from base64 import b64encode
 
 __all__ = ["SeededEntropy", "stream"]
 
@@ -19,8 +20,8 @@ class SeededEntropy:
         self._random = source
 
     def token(self) -> bytes:
-        """128 bits, as 32 hexadecimal digits."""
-        return b"%032x" % self._random.getrandbits(128)
+        """132 bits, as 22 characters of base64."""
+        return b64encode(self._random.randbytes(17))[:22]
 
     def fraction(self) -> float:
         """A number in [0, 1)."""

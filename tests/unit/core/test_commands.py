@@ -9,7 +9,7 @@ from redlock_cluster.core.commands import SCRIPTED, Dialect, ErrorReply, dialect
 from redlock_cluster.core.votes import Token
 from redlock_cluster.lua import EXTEND, RELEASE, SCRIPTS
 
-KEY, TOKEN = b"redlock:\xff\r\n", Token(b"0" * 32 + b"@host:1")
+KEY, TOKEN = b"redlock:\xff\r\n", Token(b"0" * 22 + b"@host:1")
 TOO_SHORT = ErrorReply("ERR invalid expire time in 'set' command")
 SYNTAX, UNKNOWN = ErrorReply("ERR syntax error"), ErrorReply("ERR unknown command 'DELEX', with args beginning with:")
 

@@ -12,7 +12,7 @@ from redlock_cluster.core.commands import ErrorReply
 from redlock_cluster.core.rounds import AcquireRound, CompareRound, Outcome, quorum_of
 from redlock_cluster.core.votes import Verdict, Vote
 
-A, B = b"a" * 32 + b"@one:1", b"b" * 32 + b"@two:2"
+A, B = b"a" * 22 + b"@one:1", b"b" * 22 + b"@two:2"
 UNNAMED = ErrorReply("WRONGTYPE Operation against a key holding the wrong kind of value")
 ABSENT = "absent"
 SIZES = st.sampled_from([1, 3, 5, 7])

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from redlock_cluster.core.commands import ErrorReply
 
-TOKEN = b"f" * 32 + b"@other:1"
+TOKEN = b"f" * 22 + b"@other:1"
 
 RUBBISH: dict[str, bytes] = {
     # wrong types

@@ -12,7 +12,7 @@ from redlock_cluster.engine import connection as connection_module
 from .wires import NIL, OK, ONE, REDIS_6, REDIS_8_4, Clock, Group, bulk, turns
 
 KEY = b"redlock:r"
-OTHER = b"f" * 32 + b"@other:1"
+OTHER = b"f" * 22 + b"@other:1"
 
 
 def token(number: int) -> bytes:

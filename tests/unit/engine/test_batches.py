@@ -11,7 +11,7 @@ from redlock_cluster.core import batches
 
 from .wires import NIL, OK, ONE, ZERO, Group, bulk, turns
 
-OTHER = b"f" * 32 + b"@other:1"
+OTHER = b"f" * 22 + b"@other:1"
 
 
 async def test_a_batch_leaves_in_one_write_for_each_server_and_answers_in_order() -> None:

@@ -135,7 +135,7 @@ def tame(status: ServerStatus) -> bool:
 async def test_what_servers_tell_is_printable_and_short() -> None:
     async with AutomaticGroup(3, clock=Clock()) as group:
         wild = b"\x1b[2J\x07" + b"x" * 100_000
-        holder = bulk(b"f" * 32 + b"@" + wild)
+        holder = bulk(b"f" * 22 + b"@" + wild)
         group.answers = [lambda _: holder] * 3
         refused = await group.supervisor.lock("r", 10, wait=0)
         group.answers = [lambda _: b"-ERR " + wild + b"\r\n"] * 3

@@ -384,7 +384,7 @@ async def test_whether_it_is_locked_is_not_denied_when_an_absent_server_may_hold
         group.now[2].break_off()
         task = asyncio.create_task(group.supervisor.is_locked("r"))
         await turns()
-        group.now[0].reply(bulk(b"f" * 32 + b"@other:1"))
+        group.now[0].reply(bulk(b"f" * 22 + b"@other:1"))
         group.now[1].reply(NIL)
         with pytest.raises(QuorumUnavailable):
             await task

@@ -12,7 +12,7 @@ from redlock_cluster.options import ServerOptions
 
 from .wires import NIL, OK, ONE, REDIS_6, VALKEY_9, ZERO, Group, Words, bulk, turns
 
-OTHER = bulk(b"f" * 32 + b"@other:1")
+OTHER = bulk(b"f" * 22 + b"@other:1")
 PUSH = b">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nx\r\n"
 OOM = b"-OOM command not allowed\r\n"
 WRONG_TYPE = b"-WRONGTYPE Operation against a key\r\n"

@@ -83,7 +83,7 @@ async def test_of_a_batch_what_servers_that_are_left_refuse_is_refused_and_given
 
 # --- lives of locks at random -----------------------------------------------------------------------------------------
 
-ANOTHER, ERROR = bulk(b"e" * 32 + b"@another:1"), b"-ERR no\r\n"
+ANOTHER, ERROR = bulk(b"e" * 22 + b"@another:1"), b"-ERR no\r\n"
 SAID = {"grant": NIL, "one": OTHER, "another": ANOTHER, "readers": WRONG_TYPE, "declined": OOM, "error": ERROR}
 
 

@@ -107,14 +107,14 @@ class Clock:
 
 
 class Entropy:
-    """Tokens in order: 32 digits with a number in them."""
+    """Tokens in order: 22 digits with a number in them."""
 
     def __init__(self) -> None:
         self.made = 0
 
     def token(self) -> bytes:
         self.made += 1
-        return b"%032d" % self.made
+        return b"%022d" % self.made
 
     def fraction(self) -> float:
         return 0.0
