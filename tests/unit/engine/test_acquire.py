@@ -16,7 +16,7 @@ OTHER = b"f" * 22 + b"@other:1"
 
 
 def token(number: int) -> bytes:
-    return b"%032d@test" % number
+    return b"%022d@test" % number
 
 
 def set_command(number: int) -> list[bytes]:
