@@ -123,6 +123,42 @@ async def test_only_the_rounds_that_a_quorum_has_passed_are_won(places: tuple[in
         assert [len(lease.held_on) for lease in await leases_of(tasks)] == [5] * 6
 
 
+@pytest.mark.parametrize("cut", range(1, len(ONE)))
+async def test_replies_after_one_in_pieces_are_told_apart_by_volley(cut: int) -> None:
+    async with Patient(3) as group:
+        leases = await held(group, 6)
+        volleys = []
+        for some in (leases[:3], leases[3:]):
+            volleys.append([asyncio.create_task(lease.release()) for lease in some])
+            await turns()
+        group.now[0].reply(ONE * 6)
+        group.now[1].reply(ONE[:cut])
+        group.now[1].reply(ONE[cut:])
+        group.now[1].reply(ONE * 3)  # two of the first volley, one of the second
+        assert [await done(calls) for calls in volleys] == [[True] * 3, [True, False, False]]
+        group.now[1].reply(ONE + ZERO)
+        group.now[2].reply(ONE * 5 + ZERO)
+        assert [type(told).__name__ for told in await asyncio.gather(*volleys[1], return_exceptions=True)] == [
+            "NoneType",
+            "NoneType",
+            "LeaseLost",
+        ]
+
+
+@pytest.mark.parametrize("cut", range(1, len(bulk(NIL * 2))))
+async def test_a_holder_that_looks_like_replies_is_none(cut: int) -> None:
+    async with Patient(3) as group:
+        tasks = await asked(group, 3)
+        for wire in group.now[:2]:
+            said = bulk(NIL * 2)
+            wire.reply(said[:cut])
+            wire.reply(said[cut:])
+            wire.reply(NIL * 2)
+        outcomes = await asyncio.wait_for(asyncio.gather(*tasks), 5)
+        assert [bool(outcome) for outcome in outcomes] == [False, True, True]
+        assert [released(wire.commands) for wire in group.now] == [[b"redlock:r0"]] * 3
+
+
 @pytest.mark.parametrize("at_once", [True, False])
 @pytest.mark.parametrize(
     "said, reason",
