@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from redlock_cluster import Ok
+from redlock_cluster.engine.outbox import HEAD_START
 from redlock_cluster.engine.supervisor import Engine
 from redlock_cluster.engine.waiting import RETRY
 
@@ -33,6 +34,30 @@ async def test_what_follows_a_release_in_the_same_turn_stays_behind_it() -> None
         engine_of(group).begin_acquire("r", 10, RETRY)
         await turns()
         assert group.commands() == [[set_command(1), release(1), set_command(2)]] * 3
+
+
+async def test_servers_begin_with_the_first_rounds_of_a_turn_while_many_more_are_made() -> None:
+    async with Group(3) as group:
+        for number in range(1, 451):
+            engine_of(group).begin_acquire(f"r{number}", 10, RETRY)
+            begun = {HEAD_START: 1, 2 * HEAD_START: 2, 4 * HEAD_START: 3}.get(number)
+            if begun is not None:
+                assert [[len(write) for write in wire.writes] for wire in group.now] == [[100, 100, 200][:begun]] * 3
+        await turns()
+        assert [[len(write) for write in wire.writes] for wire in group.now] == [[100, 100, 200, 50]] * 3
+        engine_of(group).begin_acquire("r", 10, RETRY)
+        assert [len(wire.writes) for wire in group.now] == [4] * 3
+
+
+async def test_after_a_turn_with_one_round_the_next_leaves_at_once() -> None:
+    async with Group(3) as group:
+        for number, written in ((1, 0), (2, 2), (3, 2)):
+            engine_of(group).begin_acquire(f"r{number}", 10, RETRY)
+            assert [len(wire.writes) for wire in group.now] == [written] * 3
+            if number == 1:
+                await turns()
+        await turns()
+        assert [[len(write) for write in wire.writes] for wire in group.now] == [[1, 1, 1]] * 3
 
 
 async def test_a_connection_that_breaks_before_the_turn_ends_is_heard_of_once() -> None:
