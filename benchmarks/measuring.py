@@ -149,6 +149,7 @@ class Entrant:
 
     request: what its process is asked for, or what measures it here, without a process of its own
     during: entered when it is warm, left when it has measured
+    times: how many times the usual seconds it is measured
     on: the servers it is measured on and whose contents stay; None for the row's, emptied before each round
     quorum: whether it locks on a quorum of servers
     """
@@ -159,6 +160,7 @@ class Entrant:
     during: Callable[[], AbstractContextManager[object]] = nullcontext
     on: Servers | None = None
     quorum: bool = True
+    times: float = 1.0
 
     @property
     def series(self) -> Series:
@@ -256,7 +258,11 @@ class Bench:
                 series.add(entrant.request(), row.figure, 0)
                 return
             assert isinstance(entrant.request, dict)
-            usual = {"seconds": self.settings.seconds, "warmup": self.settings.warmup, "name": f"{number}"}
+            usual = {
+                "seconds": self.settings.seconds * entrant.times,
+                "warmup": self.settings.warmup,
+                "name": f"{number}",
+            }
             where = {"groups": (entrant.on or servers).groups}
             figures = runner.measure({**usual, **where, **entrant.request}, entrant.during)
             series.add(figures, row.figure, servers.left() if look else 0)

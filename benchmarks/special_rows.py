@@ -8,7 +8,7 @@ import tempfile
 
 from benchmarks.measuring import LIMIT, Bench, Check, Entrant, Row, divided
 from benchmarks.peers import BARE, OURS, PEERS, Contestant
-from benchmarks.rows import ONE, RATE, TASKS, aio, limit
+from benchmarks.rows import LONG, ONE, RATE, TASKS, aio, limit
 from benchmarks.runners import Failed, Figures
 from benchmarks.servers import Servers, servers
 
@@ -25,9 +25,9 @@ def outage(bench: Bench, five: Servers) -> Row:
     request = {"op": "aio", "workers": tasks, "loop": "uvloop"}
     healthy, paused, dead = (f"{OURS.name}, {what}" for what in ("all five", "one paused", "one dead"))
     entrants = [
-        Entrant(healthy, OURS, request),
-        Entrant(paused, OURS, request, five.paused),
-        Entrant(dead, OURS, request, five.dead),
+        Entrant(healthy, OURS, request, times=LONG),
+        Entrant(paused, OURS, request, five.paused, times=LONG),
+        Entrant(dead, OURS, request, five.dead, times=LONG),
     ]
     bench.compare(row, five, entrants)
     row.checks = [
@@ -47,7 +47,7 @@ def keys(bench: Bench, five: Servers) -> Row:
     empty, full = f"{OURS.name}, 0 keys", f"{OURS.name}, {count:,} keys"
     with servers() as others:
         others.fill(count)
-        entrants = [Entrant(empty, OURS, request), Entrant(full, OURS, request, on=others)]
+        entrants = [Entrant(empty, OURS, request, times=LONG), Entrant(full, OURS, request, on=others, times=LONG)]
         limits = [*limit(bench, five, ", 0 keys"), *limit(bench, others, f", {count:,} keys")]
         bench.compare(row, five, [*entrants, *limits], look=False)
     row.checks = [Check("of the rate on empty servers", row.ratio(full, empty), at_least=0.85, at_most=1.15)]
@@ -86,7 +86,7 @@ def contention(bench: Bench, five: Servers) -> Row:
     )
     quorum = [OURS, *(PEERS[name] for name in ("redlock-ng", "redlock-py", "pottery", "aioredlock"))]
     single = [PEERS["redis"], PEERS["python-redis-lock"]]
-    seconds = max(2 * bench.settings.seconds, 0.6)
+    seconds = max(LONG * bench.settings.seconds, 0.6)
     hold = 5 * HOLD if bench.settings.tiny else HOLD
     for processes in (4,) if bench.settings.tiny else (8, 16):
 

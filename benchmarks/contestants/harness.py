@@ -66,8 +66,8 @@ class AioLocks(Protocol):
     async def wait(self, resource: str) -> object:
         """The same, however long it takes."""
 
-    async def unlock(self, resource: str, held: Any) -> bool:
-        """Whether the library says that the lock was given back; may raise."""
+    async def unlock(self, resource: str, held: Any) -> object:
+        """True when the library says that the lock was given back; may raise."""
 
     async def close(self) -> None:
         """Closes the connections."""

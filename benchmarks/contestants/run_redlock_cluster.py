@@ -59,7 +59,7 @@ class AioFace:
 
     def __init__(self, redlock: AsyncSupervisor) -> None:
         self._redlock = redlock
-        self.close = redlock.close
+        self.unlock, self.close = redlock.unlock, redlock.close
 
     async def lock(self, resource: str) -> AsyncLease | None:
         """The lease, or None."""
@@ -71,10 +71,6 @@ class AioFace:
         outcome = await self._redlock.lock(resource, TTL, wait=None)
         assert isinstance(outcome, Ok), outcome
         return outcome.value
-
-    async def unlock(self, resource: str, held: AsyncLease) -> bool:
-        """Whether a quorum deleted it."""
-        return bool(await self._redlock.unlock(resource, held))
 
 
 async def connect(groups: Groups) -> AioFace:

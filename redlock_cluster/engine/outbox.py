@@ -23,8 +23,8 @@ class Outbox:
 
     A caller that is alone gains nothing from that and would wait a turn: after a turn in which one round was sent, the
     next turn's first round is written at once, and only what joins it in that turn is collected. And in a turn with
-    many rounds servers would wait for the last of them: there the first HEAD_START are written at once, and then
-    whenever their number has doubled.
+    many rounds servers would wait for the last of them: there the first HEAD_START (for each lane) are written at
+    once, and then whenever their number has doubled.
     """
 
     __slots__ = ("_due", "_loop", "_rounds", "_scheduled", "_waiting")
@@ -44,8 +44,9 @@ class Outbox:
     def end_round(self) -> None:
         """A round's commands have all been queued."""
         self._rounds += 1
-        if self._rounds == self._due:
-            self._due = max(2 * self._due, HEAD_START)
+        due = self._due
+        if self._rounds >= due and (due == 1 or self._rounds >= due * len(self._waiting)):
+            self._due = max(2 * due, HEAD_START)
             self.flush()
 
     def _end_turn(self) -> None:
