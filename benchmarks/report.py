@@ -123,8 +123,8 @@ def markdown(results: Mapping[str, Any], rows: Mapping[str, Row]) -> str:
         "Written by `make bench`; the raw figures are in `results.json`, and",
         "[docs/performance.md](../docs/performance.md) says how to read them. A cycle is one lock and one unlock on a",
         "quorum of five servers. Client and servers share one machine. Contestants take turns, and a figure is the",
-        f"median of its {settings['rounds']} rounds of {settings['seconds']:g} s (twice that with many tasks, threads or "
-        "processes). Failures are locks or unlocks that did not succeed.",
+        f"median of its {settings['rounds']} rounds of {settings['seconds']:g} s (twice that with many tasks, threads",
+        "or processes). Failures are locks or unlocks that did not succeed.",
         "",
         f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB; {machine['system']}; "
         f"{machine['date']}; other programs took {machine['busy_before']:.0%} of the cores before the start.",
