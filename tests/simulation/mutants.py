@@ -47,6 +47,11 @@ MUTANTS = (
         ),
     ),
     Mutant(
+        "unread",
+        "whatever a server sends counts as what it was expected to send",
+        (Edit("engine/volleys.py", "if not usual or self.apart:", "if self.apart:"),),
+    ),
+    Mutant(
         "common",
         "an answer that differs counts as what the others of its volley say",
         (Edit("engine/volleys.py", "if not usual and offset not in self.apart:", "if False:"),),
