@@ -31,6 +31,9 @@ MAX_REPLY = 1 << 20
 
 _MISSING: Final = object()
 
+_WITH_ELEMENTS: Final = (b"*", b"%", b"~", b">", b"|")
+"""What replies begin with that consist of others."""
+
 
 class Sink(Protocol):
     """Who waits for a command's reply."""
@@ -202,12 +205,19 @@ class Connection(asyncio.Protocol):
             self._hand_out(replies)
             self.abort("what answers there does not speak the Redis protocol")
         else:
-            self._partial = self._reader.has_data()
+            self._partial = not replies or self._may_go_on(data)
             if not replies:
                 self._wait(len(data))
                 return
             self._unfinished = 0
             self._hand_out(replies)
+
+    def _may_go_on(self, data: bytes) -> bool:
+        """Whether a reply may have begun in data that has not ended there.
+
+        The parser tells of what it keeps; of a reply with elements it keeps none, nor the first byte of others.
+        """
+        return self._reader.has_data() or not data.endswith(b"\n") or any(head in data for head in _WITH_ELEMENTS)
 
     def _hand_out(self, replies: list[object]) -> None:
         replies = [reply for reply in replies if reply.__class__ is not PushNotification]

@@ -158,6 +158,30 @@ async def test_a_holder_that_looks_like_replies_is_none(cut: int) -> None:
         assert [released(wire.commands) for wire in group.now] == [[b"redlock:r0"]] * 3
 
 
+@pytest.mark.parametrize(
+    "before, said",
+    [
+        ([b">2\r\n+invalidate\r\n", NIL], OTHER * 2),
+        ([OTHER + b">2\r\n+invalidate\r\n", NIL], OTHER),
+        ([b">", b"2\r\n+invalidate\r\n", NIL], OTHER * 2),
+        ([b"*2\r\n", NIL * 2], b""),
+        ([b"*2\r\n:1\r\n", NIL], b""),
+        ([b"+", NIL], OTHER),
+        ([b"-", NIL], OTHER),
+        ([b"$", NIL], b""),
+    ],
+    ids=range(8),
+)
+async def test_what_belongs_to_a_longer_reply_is_no_grant(before: list[bytes], said: bytes) -> None:
+    async with Patient(1) as group:
+        tasks = await asked(group, 2)
+        for piece in before:
+            group.now[0].reply(piece)
+        if said:
+            group.now[0].reply(said)
+        assert not any(await asyncio.wait_for(asyncio.gather(*tasks), 5))
+
+
 @pytest.mark.parametrize("at_once", [True, False])
 @pytest.mark.parametrize(
     "said, reason",
