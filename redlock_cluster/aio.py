@@ -7,7 +7,6 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
-from functools import partial
 from typing import Self, TypeVar, overload
 
 from redlock_cluster.core.leases import LeaseRecord
@@ -18,7 +17,7 @@ from redlock_cluster.engine.comparisons import Release
 from redlock_cluster.engine.supervisor import Engine, Status
 from redlock_cluster.engine.waiting import RETRY, Wait
 from redlock_cluster.errors import ClosedError, LockNotAcquired, RedlockError
-from redlock_cluster.leases import UNLOCKED, AsyncLease, elsewhere, known, records, unlocked
+from redlock_cluster.leases import AsyncLease, elsewhere, known, records, unlocked
 from redlock_cluster.mutexes import AsyncMutex
 from redlock_cluster.results import Err, Lost, Ok, Refused, lost, refused
 
@@ -41,14 +40,12 @@ class AsyncSupervisor:
     def __init__(self, options: Source) -> None:
         self._own = Cluster(options)
         self._deployment = self._own.options.default
-        self._ready: Callable[[], Engine | None] = partial(self._own.ready, self._deployment)
 
     @classmethod
     def over(cls, cluster: Cluster, deployment: str | None) -> AsyncSupervisor:
         """The locks of one deployment of a cluster that may have other ports than the real ones."""
         supervisor = AsyncSupervisor.__new__(AsyncSupervisor)
         supervisor._own, supervisor._deployment = cluster, deployment
-        supervisor._ready = partial(cluster.ready, deployment)
         return supervisor
 
     @property
@@ -83,6 +80,9 @@ class AsyncSupervisor:
         self._cluster.require(name)
         return AsyncSupervisor.over(self._cluster, name)
 
+    def _ready(self) -> Engine | None:
+        return self._own.ready(self._deployment)
+
     async def lock(self, resource: Resource, ttl: Seconds, *, wait: Wait = RETRY) -> Ok[AsyncLease] | Refused:
         """Acquires an exclusive lock on a resource.
 
@@ -112,15 +112,11 @@ class AsyncSupervisor:
         answered to know. Raises ValueError for a lease on another resource.
         """
         engine = self._ready() or await self._cluster.engine(self._name)
-        if isinstance(lease, AsyncLease) and lease._engine is engine:
-            release = engine.begin_release(resource, lease._record)
-        else:
-            release = engine.begin_release(resource, known(engine, lease))
-        if isinstance(release, Release):
-            await release
-            error = engine.released(release, resource)
-            return UNLOCKED if error is None else lost(error)
-        return lost(release)
+        release = engine.begin_release(resource, known(engine, lease))
+        if not isinstance(release, Release):
+            return unlocked(release)
+        await release
+        return unlocked(engine.released(release, resource))
 
     async def extend(self, resource: Resource, lease: AsyncLease | str, ttl: Seconds) -> Ok[AsyncLease] | Lost:
         """Gives a lock a new ttl (seconds from now) by its lease, or by its token alone.

@@ -101,7 +101,6 @@ class AsyncDefaultSupervisor(AsyncSupervisor):
 
     def __init__(self) -> None:
         self._clusters: dict[asyncio.AbstractEventLoop | None, Cluster] = {}
-        self._ready = self._ready_here
 
     @property
     def _cluster(self) -> Cluster:
@@ -117,7 +116,7 @@ class AsyncDefaultSupervisor(AsyncSupervisor):
     def _name(self) -> str | None:
         return self._cluster.options.default
 
-    def _ready_here(self) -> Engine | None:
+    def _ready(self) -> Engine | None:
         return self._cluster.ready(self._name)
 
     async def start(self, options: Source | None = None) -> Self:

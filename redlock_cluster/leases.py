@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from redlock_cluster.sync import Supervisor
 
 __all__ = [
-    "UNLOCKED",
     "AsyncLease",
     "HeldLease",
     "Lease",
@@ -29,7 +28,7 @@ __all__ = [
     "unlocked",
 ]
 
-UNLOCKED: Ok[None] = Ok(None)
+_UNLOCKED: Ok[None] = Ok(None)
 
 
 class HeldLease:
@@ -173,7 +172,7 @@ def elsewhere(engine: Engine, lease: HeldLease | str) -> LeaseRecord | None:
 
 def unlocked(error: RedlockError | None) -> Ok[None] | Lost:
     """The result that tells what a release came to."""
-    return UNLOCKED if error is None else lost(error)
+    return _UNLOCKED if error is None else lost(error)
 
 
 def abandon(lease: HeldLease) -> None:

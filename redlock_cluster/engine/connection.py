@@ -1,7 +1,7 @@
 """One pipelined connection to one server.
 
-Everything queued on any connection in one turn of the loop leaves in one write a connection, and replies are matched
-to commands first in, first out. A command's `Sink` hears exactly once: its reply, or that the connection was lost.
+What is queued on any connection in one turn of the loop leaves together (see `outbox.py`), and replies are matched to
+commands first in, first out. A command's `Sink` hears exactly once: its reply, or that the connection was lost.
 """
 
 from __future__ import annotations

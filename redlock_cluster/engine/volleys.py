@@ -29,7 +29,7 @@ class Volley:
     """Rounds in the order in which every server of a lane executes their commands.
 
     started: engine time before the first byte; patience: seconds that its rounds wait for votes once it is closed
-    asked: mask of the servers it goes to; unasked: of the others; why: why those can't be asked, by place
+    unasked: mask of the servers that it does not go to; why: why those can't be asked, by place
     size: how many rounds have joined it, once it is closed
     outstanding: mask of those that have not answered all of it
     apart: the rounds, by their offset, that hear each vote
@@ -45,7 +45,6 @@ class Volley:
         "_whole",
         "_won",
         "apart",
-        "asked",
         "outstanding",
         "patience",
         "rounds",
@@ -58,7 +57,7 @@ class Volley:
     def __init__(self, lane: Lane, patience: float) -> None:
         self._lane, self.patience = lane, patience
         self.started = lane.clock()
-        self.asked = self.outstanding = lane.usable
+        self.outstanding = lane.usable
         self.unasked, self.why = lane.unusable, lane.why
         self.rounds: list[Round[Any]] = []
         self.apart: set[int] = set()
