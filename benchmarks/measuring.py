@@ -14,9 +14,12 @@ from benchmarks.peers import BARE, OURS, PEERS, PLAIN, Contestant, InstallFailed
 from benchmarks.runners import Failed, Figures, Runner
 from benchmarks.servers import Servers
 
-__all__ = ["LIMIT", "Bench", "Check", "Entrant", "Row", "Series", "Settings"]
+__all__ = ["LIMIT", "LONG", "Bench", "Check", "Entrant", "Row", "Series", "Settings"]
 
 LIMIT: Final = "redis-benchmark -P 64 (C)"
+
+LONG: Final = 2.0
+"""Many tasks, threads or processes are measured so many times as long: peers jump between two speeds within seconds."""
 
 Role = Literal["ours", "peer", "limit"]
 """Whose figures they are; bare connections and whatever is done here count as ours."""
@@ -149,7 +152,6 @@ class Entrant:
 
     request: what its process is asked for, or what measures it here, without a process of its own
     during: entered when it is warm, left when it has measured
-    times: how many times the usual seconds it is measured
     on: the servers it is measured on and whose contents stay; None for the row's, emptied before each round
     quorum: whether it locks on a quorum of servers
     """
@@ -160,7 +162,6 @@ class Entrant:
     during: Callable[[], AbstractContextManager[object]] = nullcontext
     on: Servers | None = None
     quorum: bool = True
-    times: float = 1.0
 
     @property
     def series(self) -> Series:
@@ -258,11 +259,8 @@ class Bench:
                 series.add(entrant.request(), row.figure, 0)
                 return
             assert isinstance(entrant.request, dict)
-            usual = {
-                "seconds": self.settings.seconds * entrant.times,
-                "warmup": self.settings.warmup,
-                "name": f"{number}",
-            }
+            seconds = self.settings.seconds * (LONG if entrant.request.get("workers", 1) > 1 else 1)
+            usual = {"seconds": seconds, "warmup": self.settings.warmup, "name": f"{number}"}
             where = {"groups": (entrant.on or servers).groups}
             figures = runner.measure({**usual, **where, **entrant.request}, entrant.during)
             series.add(figures, row.figure, servers.left() if look else 0)

@@ -7,18 +7,7 @@ from benchmarks.peers import BARE, OURS, PEERS, PLAIN, Contestant
 from benchmarks.runners import Figures
 from benchmarks.servers import Servers
 
-__all__ = [
-    "LONG",
-    "ONE",
-    "aio",
-    "aio_loop",
-    "aio_sequential",
-    "aio_uvloop",
-    "limit",
-    "many",
-    "sync_sequential",
-    "sync_threads",
-]
+__all__ = ["ONE", "aio", "aio_loop", "aio_sequential", "aio_uvloop", "limit", "many", "sync_sequential", "sync_threads"]
 
 ONE = ", one server"
 TASKS = 200
@@ -26,20 +15,17 @@ THREADS = 16
 BATCH = 10_000
 LIMIT_CYCLES = 100_000
 RATE = "lock + unlock cycles per second"
-LONG = 2.0
-"""Many tasks or threads are measured so many times as long: peers jump between two speeds within seconds."""
 
 
 def aio(label: str, contestant: Contestant, workers: int, loop: str = "uvloop", *, quorum: bool = True) -> Entrant:
     """Somebody in asyncio, with that many tasks on distinct resources."""
     request: Figures = {"op": "aio", "workers": workers, "loop": loop}
-    return Entrant(label, contestant, request, quorum=quorum, times=LONG if workers > 1 else 1)
+    return Entrant(label, contestant, request, quorum=quorum)
 
 
 def sync(label: str, contestant: Contestant, workers: int, *, quorum: bool = True) -> Entrant:
     """Somebody in threads, on distinct resources."""
-    request: Figures = {"op": "sync", "workers": workers}
-    return Entrant(label, contestant, request, quorum=quorum, times=LONG if workers > 1 else 1)
+    return Entrant(label, contestant, {"op": "sync", "workers": workers}, quorum=quorum)
 
 
 def limit(bench: Bench, servers: Servers, on: str = "") -> list[Entrant]:

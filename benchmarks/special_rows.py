@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import tempfile
+from dataclasses import replace
 
-from benchmarks.measuring import LIMIT, Bench, Check, Entrant, Row, divided
+from benchmarks.measuring import LIMIT, LONG, Bench, Check, Entrant, Row, divided
 from benchmarks.peers import BARE, OURS, PEERS, Contestant
-from benchmarks.rows import LONG, ONE, RATE, TASKS, aio, limit
+from benchmarks.rows import ONE, RATE, TASKS, aio, limit
 from benchmarks.runners import Failed, Figures
 from benchmarks.servers import Servers, servers
 
@@ -22,12 +23,11 @@ def outage(bench: Bench, five: Servers) -> Row:
     """One server of five is away."""
     tasks = bench.settings.sized(TASKS, 10)
     row = Row(f"one server of five away, uvloop, {tasks} tasks", RATE, "rate", more=("p99_us",))
-    request = {"op": "aio", "workers": tasks, "loop": "uvloop"}
     healthy, paused, dead = (f"{OURS.name}, {what}" for what in ("all five", "one paused", "one dead"))
     entrants = [
-        Entrant(healthy, OURS, request, times=LONG),
-        Entrant(paused, OURS, request, five.paused, times=LONG),
-        Entrant(dead, OURS, request, five.dead, times=LONG),
+        aio(healthy, OURS, tasks),
+        replace(aio(paused, OURS, tasks), during=five.paused),
+        replace(aio(dead, OURS, tasks), during=five.dead),
     ]
     bench.compare(row, five, entrants)
     row.checks = [
@@ -43,11 +43,10 @@ def keys(bench: Bench, five: Servers) -> Row:
     count = bench.settings.sized(1_000_000, 1000)
     tasks = bench.settings.sized(TASKS, 10)
     row = Row(f"0 → {count:,} keys held on each server, uvloop, {tasks} tasks", RATE, "rate", more=("p99_us",))
-    request = {"op": "aio", "workers": tasks, "loop": "uvloop"}
     empty, full = f"{OURS.name}, 0 keys", f"{OURS.name}, {count:,} keys"
     with servers() as others:
         others.fill(count)
-        entrants = [Entrant(empty, OURS, request, times=LONG), Entrant(full, OURS, request, on=others, times=LONG)]
+        entrants = [aio(empty, OURS, tasks), replace(aio(full, OURS, tasks), on=others)]
         limits = [*limit(bench, five, ", 0 keys"), *limit(bench, others, f", {count:,} keys")]
         bench.compare(row, five, [*entrants, *limits], look=False)
     row.checks = [Check("of the rate on empty servers", row.ratio(full, empty), at_least=0.85, at_most=1.15)]
