@@ -451,16 +451,16 @@ print(isinstance(outcome, Ok), sum(server.reconnects for server in status.cluste
 @pytest.mark.parametrize("face", FACES)
 def test_suspended_process_takes_the_votes_that_came_meanwhile(stage: Scene, face: str) -> None:
     """When it goes on, timers are due that are older than the replies in its sockets."""
-    five = stage.part(5, pool_size=1, server_timeout=1000, health_check_interval=300)
+    five = stage.part(5, pool_size=1, server_timeout=2000, health_check_interval=1000)
     for proxy in five.proxies:
         proxy.on(Act.HOLD, about("a", b"SET"), replies=True)
     with start_script(SUSPENDED, repr(five.options), face) as process:
         try:
             until(lambda: five.holding(replies=True) == 5, 10)
-            time.sleep(0.45)  # a health check finds that nothing was heard since the one before
+            time.sleep(1.2)  # a health check finds that nothing was heard since the one before
             process.send_signal(signal.SIGSTOP)
             five.go()
-            time.sleep(0.8)
+            time.sleep(1.3)
             process.send_signal(signal.SIGCONT)
             out, err = process.communicate(timeout=10)
         finally:
