@@ -15,7 +15,7 @@ __all__ = ["MAX_TTL_MS", "Interval", "Seconds", "Terms", "Timing", "seconds"]
 Seconds = float | timedelta
 
 MAX_TTL_MS = 100 * 366 * 24 * 3600 * 1000  # a century; servers refuse what overflows their clock
-_GRAIN = 0.002  # servers expire keys with a grain of 1 ms, and clocks read with another
+_GRAIN = 0.002  # servers expire keys with a grain of 1 ms, Redis since 7.4 one early, and clocks read with another
 
 
 def seconds(value: Seconds, name: str) -> float:

@@ -344,8 +344,10 @@ def test_the_real_server_answers_as_the_vector_says(vector: Vector, version: str
         Player(target, version, vector, undo).play()
 
 
-def sees_the_edge(peer: Sender) -> bool:
+def sees_the_edge(peer: Sender, swept_early: bool = False) -> bool:
     """Watches one key die: asserts that it was there to the end of its last millisecond and gone in the next.
+
+    swept_early: Redis since 7.4 may find it in its last millisecond when it looks for expired keys now and then
 
     Says whether both were seen. A look counts where the server's time before and after it is the same millisecond.
     """
@@ -362,10 +364,11 @@ def sees_the_edge(peer: Sender) -> bool:
         remaining = int(peer.send([b"PTTL", b"k"])[1:])
         after = now_ms()
         if before == after:
-            seen.add(before - end)
-            assert remaining == (end - before if before <= end else -2)
+            seen.add(remaining)
+            gone = before > end or (swept_early and before == end and remaining == -2)
+            assert remaining == (-2 if gone else end - before)
         before = after
-    return {0, 1} <= seen
+    return {0, -2} <= seen
 
 
 @pytest.mark.parametrize("version", MODELS)
@@ -386,7 +389,7 @@ def test_at_its_last_millisecond_a_key_of_the_model_is_there_and_then_gone(versi
 @pytest.mark.parametrize("version", BUILDS)
 def test_at_its_last_millisecond_a_real_key_is_there_and_then_gone(version: str, real: Real) -> None:
     with contextlib.closing(real(version, None)) as target, contextlib.closing(target.connect()) as peer:
-        assert any(sees_the_edge(peer) for _ in range(500))
+        assert any(sees_the_edge(peer, swept_early=version == "redis-8") for _ in range(500))
 
 
 FAR = ("10000000", "20000000")  # milliseconds; nothing expires while a test runs

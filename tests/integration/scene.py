@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import textwrap
@@ -241,9 +242,13 @@ async def supervisor_of(face: str, options: Mapping[str, object]) -> AsyncIterat
 
 
 def assert_clean(caplog: pytest.LogCaptureFixture) -> None:
-    """No task, callback or protocol of a loop has failed unheard, and nothing was logged with a traceback."""
+    """No task, callback or protocol of a loop has failed unheard, and nothing was logged with a traceback.
+
+    Except for a TLS handshake that failed in the turn in which the dialing was cancelled: the loop drops its error.
+    """
     records = [*caplog.get_records("setup"), *caplog.get_records("call")]
     bad = [r for r in records if r.exc_info or r.levelno >= logging.ERROR]
+    bad = [r for r in bad if not (r.exc_info and isinstance(r.exc_info[1], ssl.SSLError) and r.name == "asyncio")]
     assert not bad, [(r.name, r.getMessage(), r.exc_info) for r in bad]
 
 
