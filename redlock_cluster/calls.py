@@ -82,13 +82,20 @@ class Call(Generic[T]):
     make: starts it, in the loop; None once it has been asked to
     undo: takes back a result that its caller will not receive
     kept: it runs to its end even if its caller has gone, as a release must
+    wake: asked in the loop to release, soon, the lock that the caller sleeps on
     """
 
-    __slots__ = ("_make", "_running", "_undo", "abandoned", "ended", "error", "kept", "ready", "result")
+    __slots__ = ("_make", "_running", "_undo", "_wake", "abandoned", "ended", "error", "kept", "ready", "result")
 
-    def __init__(self, make: Callable[[], Making[T]], undo: Callable[[T], object] | None, kept: bool) -> None:
+    def __init__(
+        self,
+        make: Callable[[], Making[T]],
+        undo: Callable[[T], object] | None,
+        kept: bool,
+        wake: Callable[[_thread.LockType], None],
+    ) -> None:
         self._make: Callable[[], Making[T]] | None = make
-        self._undo, self.kept = undo, kept
+        self._undo, self.kept, self._wake = undo, kept, wake
         self.ready = _thread.allocate_lock()
         self.ready.acquire()
         self._running: asyncio.Task[None] | Begun[T] | None = None
@@ -149,7 +156,8 @@ class Call(Generic[T]):
         self.error, self.ended = error, True
         if self.abandoned:
             self._take_back()
-        self.ready.release()
+        else:
+            self._wake(self.ready)
 
     def cancel(self, loop: asyncio.AbstractEventLoop) -> None:
         """In the loop: the caller has gone."""

@@ -21,6 +21,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from redlock_cluster.baton import Baton
 from redlock_cluster.calls import Call, Making
 from redlock_cluster.errors import ClosedError
 
@@ -48,6 +49,7 @@ class Portal:
         self.loop = _new_loop()
         self._calls: deque[Call[Any]] = deque()
         self._woken = False
+        self._baton = Baton(self.loop, self._wake)
         self._running, self._ended = _thread.allocate_lock(), _thread.allocate_lock()
         self._running.acquire()
         self._ended.acquire()
@@ -89,15 +91,15 @@ class Portal:
             raise PortalStuck("the lock library's thread does not run (under uWSGI set enable-threads)")
         if self._thread == _thread.get_ident():
             raise RuntimeError("a synchronous lock call inside the lock library's own thread would wait for itself")
-        call = Call(make, undo, kept)
+        call = Call(make, undo, kept, self._baton.give)
         try:
             self._calls.append(call)
-            if not self._woken:
-                self._woken = True
-                self.loop.call_soon_threadsafe(self._drain)
+            if not self._baton.passing:
+                self._wake()
             patience = -1 if budget + _SPARE > threading.TIMEOUT_MAX else budget + _SPARE
             if not (call.ready.acquire(True, patience) or call.ready.acquire(True, _RESUMED)):
                 raise PortalStuck("the lock library's thread did not answer in time")
+            self._baton.go_on()
             if call.error is None:
                 result: T = call.result
                 return result
@@ -127,6 +129,7 @@ class Portal:
 
     def _abandon(self, call: Call[T]) -> None:
         call.abandoned = True
+        self._baton.go_on()  # its turn may have come as it gave up
         self.later(self._cancel, call)
 
     def later(self, do: Callable[..., object], *arguments: object) -> None:
@@ -137,6 +140,12 @@ class Portal:
     def _cancel(self, call: Call[T]) -> None:
         self._drain()  # the interrupt may have come before the loop was woken
         call.cancel(self.loop)
+
+    def _wake(self) -> None:
+        """Has the loop begin the calls that have come."""
+        if self._calls and not self._woken:
+            self._woken = True
+            self.loop.call_soon_threadsafe(self._drain)
 
     def _drain(self) -> None:
         self._woken = False

@@ -78,7 +78,7 @@ async def test_a_release_after_closing_a_volley_forgets_no_server(monkeypatch: p
 async def test_a_deadline_counts_for_all_servers_at_once_before_anybody_concludes() -> None:
     async with Group(3, server_timeout="20ms") as group:
         engine = engine_of(group)
-        call = Call(lambda: Acquiring(engine, "r", 10, 0, lambda _, outcome: outcome), None, kept=False)
+        call = Call(lambda: Acquiring(engine, "r", 10, 0, lambda _, outcome: outcome), None, False, lambda _: None)
         call.begin()
         async with asyncio.timeout(5):
             while not call.ended:
