@@ -24,8 +24,8 @@ class Baton:
     resume: has the loop begin the calls that have come; done by the last in line, for all before it
     passing: somebody is on the way who will wake the next, or resume
 
-    Whoever has the baton may be held up (by a signal handler, on a busy machine) or gone. Then the loop wakes all who
-    are in line, 5 to 10 ms later, and sees what has come.
+    Whoever has the baton may be held up (by a signal handler, on a busy machine) or gone. Then, within 10 ms, the loop
+    wakes all who are in line and sees what has come.
     """
 
     __slots__ = ("_first", "_line", "_loop", "_resume", "_wakes", "_watching", "passing")
@@ -40,28 +40,31 @@ class Baton:
 
     def give(self, ready: LockType) -> None:
         """In the loop: somebody may go on."""
-        self._line.append(ready)
-        if not self.passing:
-            self.passing = True
-            if not self._watching:
-                self._watch()
-            self.go_on()
+        if self.passing:
+            self._line.append(ready)
+            return
+        self.passing = True
+        if not self._watching:
+            self._watch()
+        ready.release()
 
     def go_on(self) -> None:
         """By everybody who is awake again, also by those who gave up: it is the next one's turn."""
-        if not self._wake_next():
+        while not self._wake_next():
             self.passing = False
-            if not self._wake_next():  # who came while the baton seemed to be on its way
+            if not self._line:  # or somebody came while the baton seemed to be on its way
                 self._resume()
+                return
+            self.passing = True
 
     def _wake_next(self) -> bool:
-        if self._line:
-            try:
-                next(self._wakes)
-            except IndexError:  # another thread was faster
-                return False
-            return True
-        return False
+        if not self._line:
+            return False
+        try:
+            next(self._wakes)
+        except IndexError:  # another thread was faster
+            return False
+        return True
 
     def _watch(self) -> None:
         self._watching, self._first = True, self._ahead()
@@ -75,7 +78,7 @@ class Baton:
             while self._wake_next():
                 pass
             self.passing = False
-        elif ahead is not None or self.passing:
+        else:
             self._watch()
         self._resume()
 

@@ -99,7 +99,8 @@ class Portal:
             patience = -1 if budget + _SPARE > threading.TIMEOUT_MAX else budget + _SPARE
             if not (call.ready.acquire(True, patience) or call.ready.acquire(True, _RESUMED)):
                 raise PortalStuck("the lock library's thread did not answer in time")
-            self._baton.go_on()
+            if self._baton.passing:
+                self._baton.go_on()
             if call.error is None:
                 result: T = call.result
                 return result
