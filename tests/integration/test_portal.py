@@ -144,6 +144,44 @@ def test_sixteen_threads_share_one_supervisor_and_exclude_each_other(trio: Embed
     assert left_on(trio.servers) == {}
 
 
+HELD_UP = """
+import signal
+
+counts, over = [0] * 6, threading.Event()
+
+def work(number):
+    while not over.is_set():
+        lease = redlock.lock(f"a{number}", 30, wait=None).value
+        assert redlock.unlock(f"a{number}", lease)
+        counts[number] += 1
+
+def dawdle(*_):
+    before = list(counts)
+    time.sleep(0.3)
+    others.append(min(now - then for now, then in zip(counts, before)))
+
+others = []
+with Supervisor(sys.argv[1]) as redlock:
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    signal.signal(signal.SIGALRM, dawdle)
+    for _ in range(5):
+        signal.setitimer(signal.ITIMER_REAL, 0.02)
+        told = len(others)
+        while len(others) == told:
+            assert redlock.unlock("b", redlock.lock("b", 30, wait=0).value)
+    over.set()
+    for thread in threads:
+        thread.join()
+print(min(others) > 5)
+"""
+
+
+def test_thread_that_is_held_up_as_its_call_ends_holds_up_no_other(trio: EmbeddedCluster) -> None:
+    assert check_script(PRELUDE + HELD_UP, trio) == "True\n"
+
+
 def test_lease_may_be_released_by_another_thread(trio: EmbeddedCluster) -> None:
     with Supervisor(trio.options) as redlock, ThreadPoolExecutor(2) as pool:
         outcome = pool.submit(redlock.lock, "a", LONG, wait=0).result()
