@@ -15,7 +15,8 @@ from operator import methodcaller
 
 __all__ = ["Baton"]
 
-_OVERDUE = 0.005  # seconds
+_OVERDUE = 0.005  # seconds in which a line of a hundred threads has passed long ago
+_OPEN = 40  # checks, so 0.2 s
 
 
 class Baton:
@@ -24,18 +25,20 @@ class Baton:
     resume: has the loop begin the calls that have come; done by the last in line, for all before it
     passing: somebody is on the way who will wake the next, or resume
 
-    Whoever has the baton may be held up (by a signal handler, on a busy machine) or gone. Then, within 10 ms, the loop
-    wakes all who are in line and sees what has come.
+    Whoever has the baton may be held up or gone, or get the interpreter's lock late, as beside threads that compute all
+    the time. Then, within some 10 ms, the loop wakes all who are in line, sees what has come, and for a while has
+    nobody wait for anybody.
     """
 
-    __slots__ = ("_first", "_line", "_loop", "_resume", "_wakes", "_watching", "passing")
+    __slots__ = ("_last", "_line", "_loop", "_open", "_resume", "_wakes", "_watching", "passing")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, resume: Callable[[], None]) -> None:
         self._loop, self._resume = loop, resume
         self._line: deque[LockType] = deque()
-        # One step takes out the first and wakes it: no exception (KeyboardInterrupt) can come between.
+        # One step takes out the first and wakes it: no exception from outside can come between.
         self._wakes = map(methodcaller("release"), iter(self._line.popleft, None))
-        self._first: LockType | None = None
+        self._last: LockType | None = None
+        self._open = 0
         self.passing = self._watching = False
 
     def give(self, ready: LockType) -> None:
@@ -43,19 +46,21 @@ class Baton:
         if self.passing:
             self._line.append(ready)
             return
-        self.passing = True
         if not self._watching:
             self._watch()
+        self.passing = not self._open
         ready.release()
 
     def go_on(self) -> None:
         """By everybody who is awake again, also by those who gave up: it is the next one's turn."""
-        while not self._wake_next():
-            self.passing = False
-            if not self._line:  # or somebody came while the baton seemed to be on its way
-                self._resume()
-                return
-            self.passing = True
+        if not self._wake_next():
+            self._finish()
+
+    def _finish(self) -> None:
+        self.passing = False
+        while self._wake_next():  # who came while the baton seemed to be on its way
+            pass
+        self._resume()
 
     def _wake_next(self) -> bool:
         if not self._line:
@@ -67,23 +72,28 @@ class Baton:
         return True
 
     def _watch(self) -> None:
-        self._watching, self._first = True, self._ahead()
+        self._watching = True
         self._loop.call_later(_OVERDUE, self._check)
 
     def _check(self) -> None:
-        """In the loop, every few milliseconds while the baton is on its way: whether the line moves."""
-        first, self._first, self._watching = self._first, None, False
-        ahead = self._ahead()
-        if ahead is first:
-            while self._wake_next():
-                pass
-            self.passing = False
-        else:
+        """In the loop, every few milliseconds while somebody is in line: whether they wait longer than that."""
+        self._watching = False
+        late = self._last is not None and self._last in self._line
+        self._last = self._end()
+        if self._open:
+            self._open -= 1
+        elif late:
+            self._open = _OPEN
+        if self._open or self._last is not None:
             self._watch()
-        self._resume()
+        if late or self._last is None:
+            self._finish()
+        else:
+            self._resume()
 
-    def _ahead(self) -> LockType | None:
+    def _end(self) -> LockType | None:
+        """The last in line."""
         try:
-            return self._line[0]
+            return self._line[-1]
         except IndexError:
             return None

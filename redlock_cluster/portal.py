@@ -54,6 +54,7 @@ class Portal:
         self._running.acquire()
         self._ended.acquire()
         self._thread: int | None = None
+        self._main = threading.main_thread().ident
         self._exiting = False
         self._closers: dict[object, Callable[[], Coroutine[object, object, None]]] = {}
         # Not threading.Thread: its start() waits without limit for a thread that may never run (uWSGI).
@@ -89,17 +90,22 @@ class Portal:
             self._freeze()
         if self._thread is None and not self._begun():
             raise PortalStuck("the lock library's thread does not run (under uWSGI set enable-threads)")
-        if self._thread == _thread.get_ident():
+        caller = _thread.get_ident()
+        if self._thread == caller:
             raise RuntimeError("a synchronous lock call inside the lock library's own thread would wait for itself")
-        call = Call(make, undo, kept, self._baton.give)
+        # Signal handlers run in the main thread, and may call in turn. So it waits for nobody, and nobody for it.
+        main = caller == self._main
+        call = Call(make, undo, kept, _release if main else self._baton.give)
         try:
             self._calls.append(call)
-            if not self._baton.passing:
+            if main:
+                self.loop.call_soon_threadsafe(self._drain)
+            elif not self._baton.passing:
                 self._wake()
             patience = -1 if budget + _SPARE > threading.TIMEOUT_MAX else budget + _SPARE
             if not (call.ready.acquire(True, patience) or call.ready.acquire(True, _RESUMED)):
                 raise PortalStuck("the lock library's thread did not answer in time")
-            if self._baton.passing:
+            if self._baton.passing and not main:
                 self._baton.go_on()
             if call.error is None:
                 result: T = call.result
@@ -116,7 +122,7 @@ class Portal:
 
     def _freeze(self) -> None:
         """The interpreter exits: daemon threads stand still, as it has them do itself a moment later."""
-        if _thread.get_ident() == threading.main_thread().ident:
+        if _thread.get_ident() == self._main:
             raise ClosedError("the interpreter is exiting")
         while True:
             time.sleep(3600)
@@ -130,8 +136,8 @@ class Portal:
 
     def _abandon(self, call: Call[T]) -> None:
         call.abandoned = True
-        self._baton.go_on()  # its turn may have come as it gave up
         self.later(self._cancel, call)
+        self._baton.go_on()  # its turn may have come as it gave up
 
     def later(self, do: Callable[..., object], *arguments: object) -> None:
         """Has the loop do something soon."""
@@ -177,6 +183,10 @@ class Portal:
         else:
             self.loop.call_soon_threadsafe(self.loop.stop)
             self._ended.acquire(True, CLOSING)
+
+
+def _release(ready: _thread.LockType) -> None:
+    ready.release()
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

@@ -12,6 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from operator import methodcaller
+from types import FrameType
 from typing import Any, cast
 
 import pytest
@@ -20,6 +21,10 @@ from redlock_cluster import baton as module
 from redlock_cluster.baton import Baton
 from redlock_cluster.calls import Begun
 from redlock_cluster.portal import Portal
+
+
+class Interrupted(Exception):
+    """Comes at any moment, as KeyboardInterrupt does."""
 
 
 class Loop:
@@ -39,17 +44,17 @@ class Loop:
 
 
 class Crossing(deque[Any]):
-    """Something happens to it as somebody has seen, for the first time, whether it is empty."""
+    """Something happens to it just after somebody has looked, for the nth time, whether it is empty."""
 
-    def __init__(self, ready: list[_thread.LockType], cross: Callable[[deque[Any]], None]) -> None:
+    def __init__(self, ready: list[_thread.LockType], look: int, cross: Callable[[deque[Any]], None]) -> None:
         super().__init__(ready)
-        self.cross: Callable[[deque[Any]], None] | None = cross
+        self.looks, self.cross = look, cross
 
     def __len__(self) -> int:
         length = super().__len__()
-        cross, self.cross = self.cross, None
-        if cross is not None:
-            cross(self)
+        self.looks -= 1
+        if not self.looks:
+            self.cross(self)
         return length
 
 
@@ -71,8 +76,8 @@ class Line:
             self.sleepers.append(ready)
             self.baton.give(ready)
 
-    def cross(self, ready: list[_thread.LockType], cross: Callable[[deque[Any]], None]) -> None:
-        self.baton._line = Crossing(ready, cross)
+    def cross(self, ready: list[_thread.LockType], look: int, cross: Callable[[deque[Any]], None]) -> None:
+        self.baton._line = Crossing(ready, look, cross)
         self.baton._wakes = map(methodcaller("release"), iter(self.baton._line.popleft, None))
 
     @property
@@ -104,66 +109,115 @@ def test_who_comes_last_joins_a_line_that_is_under_way() -> None:
     assert line.awake == [True, True]
 
 
-def test_when_the_line_stands_still_the_loop_wakes_all() -> None:
+@pytest.mark.parametrize("moved", [0, 1, 5])
+def test_in_a_line_that_stands_or_crawls_the_loop_wakes_all_and_lets_nobody_wait_for_a_while(moved: int) -> None:
     line = Line()
-    line.give(4)
-    line.loop.fire()  # the second is first in line now, which was not so before
-    assert line.awake == [True, False, False, False]
+    line.give(8)
+    line.loop.fire()  # notes who is the last
+    for _ in range(moved):
+        line.baton.go_on()
+    assert sum(line.awake) == 1 + moved
     line.loop.fire()
-    assert line.awake == [True] * 4
-    assert not line.baton.passing
+    assert line.awake == [True] * 8
     assert line.resumed == 2
-    assert line.loop.timers == []
-    line.baton.go_on()  # who had the baton comes at last
+    for _ in range(3):
+        line.baton.go_on()  # who had the baton comes at last
+    for _ in range(39):
+        assert not line.baton.passing
+        line.give(2)
+        assert all(line.awake)
+        line.loop.fire()
+    line.loop.fire()
     line.give(2)
-    assert line.awake == [True] * 5 + [False]
+    assert line.awake[-2:] == [True, False]
 
 
-def test_when_the_last_stands_still_the_loop_goes_on() -> None:
+def test_when_the_last_is_held_up_the_loop_goes_on() -> None:
     line = Line()
     line.give(1)
     line.loop.fire()
     assert (line.baton.passing, line.resumed, line.loop.timers) == (False, 1, [])
 
 
-def test_a_line_that_moves_is_left_alone() -> None:
+def test_a_line_that_moves_is_left_alone_and_what_is_called_begins() -> None:
     line = Line()
-    line.give(6)
-    for woken in range(2, 6):
-        line.baton.go_on()
+    line.give(4)
+    for rounds in range(1, 6):
         line.loop.fire()
-        assert sum(line.awake) == woken
+        assert line.resumed == rounds
+        line.give(3)
+        for _ in range(3):
+            line.baton.go_on()
+        assert line.awake == [True] * (1 + 3 * rounds) + [False] * 3
     assert len(line.loop.timers) == 1
 
 
-def test_nothing_is_watched_while_nobody_sleeps() -> None:
+def test_one_timer_is_enough_and_none_when_nobody_sleeps() -> None:
     line = Line()
+    for _ in range(3):
+        line.give(2)
+        line.baton.go_on()
+        line.baton.go_on()
+    assert len(line.loop.timers) == 1
     line.give(2)
     line.loop.fire()
     line.baton.go_on()
     line.baton.go_on()
     line.loop.fire()
-    line.loop.fire()
     assert line.loop.timers == []
 
 
-def test_who_joins_as_the_last_leaves_is_woken() -> None:
+@pytest.mark.parametrize("look", [1, 2])
+def test_who_joins_as_the_last_leaves_is_woken(look: int) -> None:
     line = Line()
     line.give(1)
-    line.cross([], lambda _: line.give(1))
+    line.cross([], look, lambda _: line.give(1))
     line.baton.go_on()
     assert line.awake == [True, True]
-    assert line.resumed == 0
-    line.baton.go_on()
     assert line.resumed == 1
 
 
 def test_who_finds_that_another_was_faster_is_the_last() -> None:
     line = Line()
     line.give(1)
-    line.cross([_thread.allocate_lock()], deque.clear)
+    line.cross([_thread.allocate_lock()], 1, deque.clear)
     line.baton.go_on()
     assert (line.baton.passing, line.resumed) == (False, 1)
+
+
+def test_an_exception_at_any_step_leaves_nobody_asleep() -> None:
+    """Who was to wake the next fails at each step in turn, and goes on as one that gave up."""
+    steps, seen = 0, True
+    while seen:
+        steps, seen = steps + 1, False
+        line = Line()
+        line.give(3)
+        left = steps
+
+        def trace(frame: FrameType, event: str, _: object) -> Any:
+            nonlocal left, seen
+            if frame.f_code.co_filename != module.__file__:
+                return None
+            frame.f_trace_opcodes, frame.f_trace_lines = True, False
+            if event == "opcode":
+                left -= 1
+                if not left:
+                    seen = True
+                    raise Interrupted
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            with contextlib.suppress(Interrupted):
+                line.baton.go_on()
+        finally:
+            sys.settrace(before)
+        for _ in range(4):
+            line.baton.go_on()
+        assert line.awake == [True] * 3, steps
+        assert not line.baton.passing
+    assert steps > 10
 
 
 @pytest.fixture
@@ -173,10 +227,6 @@ def hurry() -> Iterator[None]:
     sys.setswitchinterval(1e-6)
     yield
     sys.setswitchinterval(before)
-
-
-class Interrupted(Exception):
-    """Comes at any moment, as KeyboardInterrupt does."""
 
 
 class Nothing(Begun[None]):
@@ -228,3 +278,73 @@ def test_exceptions_at_any_moment_leave_nobody_asleep(hurry: None) -> None:
     portal = Portal()
     assert race(portal, 300) == [3000] * 8
     portal.close()
+
+
+@pytest.fixture
+def portal() -> Iterator[Portal]:
+    portal = Portal()
+    yield portal
+    portal.close()
+
+
+def calling(portal: Portal) -> tuple[threading.Thread, list[None]]:
+    """A thread that makes a call, and its results."""
+    results: list[None] = []
+    thread = threading.Thread(target=lambda: results.append(portal.call(Nothing, budget=5)))
+    thread.start()
+    return thread, results
+
+
+def test_what_is_called_while_the_baton_is_on_its_way_waits_for_the_last_in_line(portal: Portal) -> None:
+    portal._baton.passing = True
+    thread, results = calling(portal)
+    while not portal._calls:
+        thread.join(0.001)
+    assert not portal._woken
+    assert results == []
+    portal._baton.go_on()
+    thread.join(10)
+    assert results == [None]
+
+
+def test_who_calls_as_the_last_in_line_leaves_wakes_the_loop(portal: Portal) -> None:
+    class Slow(deque[Any]):
+        def append(self, call: object) -> None:
+            portal._baton.go_on()  # the last in line finds no call
+            super().append(call)
+
+    portal._baton.passing, portal._calls = True, Slow()
+    thread, results = calling(portal)
+    thread.join(10)
+    assert results == [None]
+
+
+def test_main_thread_waits_for_nobody_in_line(portal: Portal) -> None:
+    portal._baton.passing = True
+    assert portal.call(Nothing, budget=5) is None
+    assert portal._baton.passing
+    portal._baton.go_on()
+
+
+def test_call_given_up_is_taken_back_whatever_comes_next(portal: Portal, monkeypatch: pytest.MonkeyPatch) -> None:
+    undone = threading.Event()
+
+    def interrupted(*_: object) -> None:
+        raise Interrupted
+
+    monkeypatch.setattr(Baton, "go_on", interrupted)
+    portal._baton.passing = False
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            portal.call(Nothing, undo=lambda _: undone.set())
+        except Interrupted as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(10)
+    assert failed
+    assert undone.wait(10)
+    monkeypatch.undo()
