@@ -82,7 +82,8 @@ class Locks:
 
     def home(self, record: LeaseRecord) -> Group:
         """The group that votes on a lease."""
-        return self.group_for(record.key[len(self._prefix) :])
+        won = record.acquired
+        return won.group if isinstance(won, Attempt) else self.group_for(record.key[len(self._prefix) :])
 
     def begin_acquire(self, resource: Resource, ttl: Seconds, wait: Wait) -> tuple[Attempt, Limits]:
         """Sends the first attempt to acquire. It is to be awaited, abandoned if that is cancelled, else `acquired`."""
