@@ -19,7 +19,8 @@ __all__ = ["LIMIT", "LONG", "Bench", "Check", "Entrant", "Row", "Series", "Setti
 LIMIT: Final = "redis-benchmark -P 64 (C)"
 
 LONG: Final = 2.0
-"""Many tasks, threads or processes are measured so many times as long: peers jump between two speeds within seconds."""
+"""Many tasks or processes are measured so many times as long, threads twice that: peers jump between two speeds, and
+threads stay in one for seconds."""
 
 Role = Literal["ours", "peer", "limit"]
 """Whose figures they are; bare connections and whatever is done here count as ours."""
@@ -259,7 +260,8 @@ class Bench:
                 series.add(entrant.request(), row.figure, 0)
                 return
             assert isinstance(entrant.request, dict)
-            seconds = self.settings.seconds * (LONG if entrant.request.get("workers", 1) > 1 else 1)
+            many = entrant.request.get("workers", 1) > 1
+            seconds = self.settings.seconds * ((2 * LONG if entrant.request["op"] == "sync" else LONG) if many else 1)
             usual = {"seconds": seconds, "warmup": self.settings.warmup, "name": f"{number}"}
             where = {"groups": (entrant.on or servers).groups}
             figures = runner.measure({**usual, **where, **entrant.request}, entrant.during)
