@@ -86,13 +86,8 @@ class Portal:
 
         Raises PortalStuck when the budget and half a second have passed.
         """
-        if self._exiting:
-            self._freeze()
-        if self._thread is None and not self._begun():
-            raise PortalStuck("the lock library's thread does not run (under uWSGI set enable-threads)")
         caller = _thread.get_ident()
-        if self._thread == caller:
-            raise RuntimeError("a synchronous lock call inside the lock library's own thread would wait for itself")
+        self._admit(caller)
         # Signal handlers run in the main thread, and may call in turn. So it waits for nobody, and nobody for it.
         main = caller == self._main
         call = Call(make, undo, kept, _release if main else self._baton.give)
@@ -119,6 +114,15 @@ class Portal:
             raise call.error
         finally:
             del call  # its error's traceback holds this frame
+
+    def _admit(self, caller: int) -> None:
+        """Before a call: raises unless the loop's thread runs, and is another."""
+        if self._exiting:
+            self._freeze()
+        if self._thread is None and not self._begun():
+            raise PortalStuck("the lock library's thread does not run (under uWSGI set enable-threads)")
+        if self._thread == caller:
+            raise RuntimeError("a synchronous lock call inside the lock library's own thread would wait for itself")
 
     def _freeze(self) -> None:
         """The interpreter exits: daemon threads stand still, as it has them do itself a moment later."""
