@@ -260,8 +260,9 @@ class Bench:
                 series.add(entrant.request(), row.figure, 0)
                 return
             assert isinstance(entrant.request, dict)
-            many = entrant.request.get("workers", 1) > 1
-            seconds = self.settings.seconds * ((2 * LONG if entrant.request["op"] == "sync" else LONG) if many else 1)
+            seconds = self.settings.seconds
+            if entrant.request.get("workers", 1) > 1:
+                seconds *= 2 * LONG if entrant.request["op"] == "sync" else LONG
             usual = {"seconds": seconds, "warmup": self.settings.warmup, "name": f"{number}"}
             where = {"groups": (entrant.on or servers).groups}
             figures = runner.measure({**usual, **where, **entrant.request}, entrant.during)

@@ -183,6 +183,7 @@ async def test_cancel_with_no_reply_yet_leaves_nothing(
     for proxy in five.proxies:
         proxy.on(Act.HOLD, about("a", b"SET"), replies=True)
     await run_until(give_up, redlock.lock("a", LONG), lambda: five.holding(replies=True) == 5)
+    await nothing_left(five.servers)  # before any reply has come
     await check_usable(redlock, five)
 
 
