@@ -8,10 +8,9 @@ with a single call, where the calls of all of them can leave together.
 from __future__ import annotations
 
 import asyncio
-from _thread import LockType
 from collections import deque
 from collections.abc import Callable
-from operator import methodcaller
+from operator import call
 
 __all__ = ["Baton"]
 
@@ -20,7 +19,7 @@ _OPEN = 40  # checks, so 0.2 s
 
 
 class Baton:
-    """Wakes sleepers in line, each the next, by the lock that it sleeps on.
+    """Has sleepers woken in line, each by the one before.
 
     resume: has the loop begin the calls that have come; done by the last in line, for all before it
     passing: somebody is on the way who will wake the next, or resume
@@ -30,26 +29,28 @@ class Baton:
     nobody wait for anybody.
     """
 
-    __slots__ = ("_last", "_line", "_loop", "_open", "_resume", "_wakes", "_watching", "passing")
+    __slots__ = ("_given", "_line", "_loop", "_open", "_resume", "_seen", "_wakes", "_watching", "passing")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, resume: Callable[[], None]) -> None:
         self._loop, self._resume = loop, resume
-        self._line: deque[LockType] = deque()
+        self._line: deque[Callable[[], object]] = deque()
         # One step takes out the first and wakes it: no exception from outside can come between.
-        self._wakes = map(methodcaller("release"), iter(self._line.popleft, None))
-        self._last: LockType | None = None
-        self._open = 0
+        self._wakes = map(call, iter(self._line.popleft, None))
+        self._given = self._seen = self._open = 0
         self.passing = self._watching = False
 
-    def give(self, ready: LockType) -> None:
-        """In the loop: somebody may go on."""
-        if self.passing:
-            self._line.append(ready)
+    def give(self, wake: Callable[[], object]) -> None:
+        """In the loop: somebody may go on, the first in line once the loop has seen what else came in this turn."""
+        if self._open:
+            wake()
             return
+        self._line.append(wake)
+        self._given += 1
+        if not self.passing:
+            self.passing = True
+            self._loop.call_soon(self.go_on)
         if not self._watching:
             self._watch()
-        self.passing = not self._open
-        ready.release()
 
     def go_on(self) -> None:
         """By everybody who is awake again, also by those who gave up: it is the next one's turn."""
@@ -78,22 +79,16 @@ class Baton:
     def _check(self) -> None:
         """In the loop, every few milliseconds while somebody is in line: whether they wait longer than that."""
         self._watching = False
-        late = self._last is not None and self._last in self._line
-        self._last = self._end()
+        waiting = len(self._line)
+        late = self._given - waiting < self._seen
+        self._seen = self._given if waiting else 0
         if self._open:
             self._open -= 1
         elif late:
             self._open = _OPEN
-        if self._open or self._last is not None:
+        if self._open or waiting:
             self._watch()
-        if late or self._last is None:
+        if late or not waiting:
             self._finish()
         else:
             self._resume()
-
-    def _end(self) -> LockType | None:
-        """The last in line."""
-        try:
-            return self._line[-1]
-        except IndexError:
-            return None

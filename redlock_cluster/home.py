@@ -5,15 +5,35 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from redlock_cluster.calls import Working
 from redlock_cluster.engine.cluster import Cluster
 from redlock_cluster.engine.waiting import RETRY, Wait, longest
 from redlock_cluster.errors import ClosedError
 from redlock_cluster.options import DeploymentOptions, Options
 from redlock_cluster.portal import CLOSING, Portal, PortalStuck, inherit, portal, process_lock
 
-__all__ = ["Home"]
+__all__ = ["Entry", "Home"]
 
 _log = logging.getLogger(__name__)
+
+
+class Entry:
+    """The way to one deployment in this process. Times are seconds.
+
+    starting: what the start may add to a call; longest_release: after which a release has ended in any case
+    """
+
+    __slots__ = ("_options", "_retrying", "cluster", "longest_release", "name", "portal", "server_timeout", "starting")
+
+    def __init__(self, here: Portal, cluster: Cluster, name: str, options: DeploymentOptions, starting: float) -> None:
+        self.portal, self.cluster, self.name, self._options, self.starting = here, cluster, name, options, starting
+        self.server_timeout = options.server_timeout
+        self.longest_release = 2 * self.server_timeout + starting
+        self._retrying = longest(options, RETRY) + starting
+
+    def longest(self, wait: Wait) -> float:
+        """After which an acquisition has ended in any case."""
+        return self._retrying if wait is RETRY else longest(self._options, wait) + self.starting
 
 
 class Home:
@@ -23,7 +43,7 @@ class Home:
         self.options = options
         self.map = Cluster(options)
         self.closed = False
-        self._retrying: dict[str | None, float] = {}
+        self._entries: dict[str | None, Entry] = {}
         self._portal: Portal | None = None
         self._cluster: Cluster | None = None
 
@@ -44,17 +64,25 @@ class Home:
                 here.on_close(self, self._cluster.close)
             return here, self._cluster
 
-    def deployment(self, name: str | None) -> DeploymentOptions:
-        """The options of a deployment. Raises OptionsError when there is none of that name."""
-        return self.options.deployments[self.map.require(name)]
+    def entry(self, deployment: str | None) -> Entry:
+        """The way to a deployment, None for the default one. Raises OptionsError when there is none of that name."""
+        entry = self._entries.get(deployment)
+        if entry is not None and entry.portal is portal() and entry.cluster is self._cluster:
+            return entry
+        name = self.named(deployment)
+        here, cluster = self.enter()
+        entry = Entry(here, cluster, name, self.options.deployments[name], self.starting(cluster))
+        if entry.starting == 0:
+            self._entries[deployment] = entry
+        return entry
 
-    def longest(self, name: str | None, wait: Wait) -> float:
-        """Seconds after which an acquisition has ended in any case."""
-        if wait is not RETRY:
-            return longest(self.deployment(name), wait)
-        if name not in self._retrying:
-            self._retrying[name] = longest(self.deployment(name), wait)
-        return self._retrying[name]
+    def named(self, deployment: str | None) -> str:
+        """The name of a deployment, None for the default one. Raises OptionsError when there is none of that name."""
+        return self.map.require(deployment or self.options.default)
+
+    def starting(self, cluster: Cluster) -> float:
+        """Seconds that the start may add to a call."""
+        return 0.0 if cluster.started else max(d.connect_timeout for d in self.options.deployments.values())
 
     def later(self, do: Callable[..., object], *arguments: object) -> None:
         """Has the loop of this process do something soon, if there is one."""
@@ -72,6 +100,6 @@ class Home:
             return
         self._portal.on_close(self, None)
         try:
-            self._portal.call(cluster.close, CLOSING)
+            self._portal.call(Working(cluster.close), CLOSING)
         except PortalStuck as stuck:
             _log.warning("%s; not closed", stuck)

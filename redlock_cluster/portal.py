@@ -12,6 +12,7 @@ import _thread
 import asyncio
 import atexit
 import logging
+import operator
 import os
 import sys
 import threading
@@ -22,8 +23,9 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from redlock_cluster.baton import Baton
-from redlock_cluster.calls import Call, Making
+from redlock_cluster.calls import Call, Working
 from redlock_cluster.errors import ClosedError
+from redlock_cluster.parking import NATIVE, LockSpace, NativeSpace, Space
 
 __all__ = ["CLOSING", "Portal", "PortalStuck", "inherit", "portal", "process_lock"]
 
@@ -33,6 +35,7 @@ _log = logging.getLogger(__name__)
 
 _STARTING = 0.5  # seconds; a thread that does not run by then never will
 _SPARE = 0.25  # seconds that a call may take beyond what its policy says
+_LONGEST = threading.TIMEOUT_MAX - _SPARE
 _RESUMED = 0.25  # seconds more for the loop's thread, if the whole process stood still meanwhile
 CLOSING = 5.0
 """Seconds that closing may take at most."""
@@ -50,6 +53,9 @@ class Portal:
         self._calls: deque[Call[Any]] = deque()
         self._woken = False
         self._baton = Baton(self.loop, self._wake)
+        self._give = self._baton.give
+        self._space: type[Space] = NativeSpace if NATIVE and not _green() else LockSpace
+        self._spaces: list[Space] = []  # where nobody sleeps now
         self._running, self._ended = _thread.allocate_lock(), _thread.allocate_lock()
         self._running.acquire()
         self._ended.acquire()
@@ -71,37 +77,37 @@ class Portal:
             self.loop.close()
             self._ended.release()
 
-    def call(
-        self,
-        make: Callable[[], Making[T]],
-        budget: float = float("inf"),
-        undo: Callable[[T], object] | None = None,
-        kept: bool = False,
-    ) -> T:
-        """Runs something in the loop and returns its result or raises its exception.
+    def call(self, call: Call[T], budget: float = float("inf")) -> T:
+        """Runs a call in the loop and returns its result or raises its exception.
 
-        make: starts it, in the loop; budget: seconds it takes at most
-        undo: called in the loop with the result when the caller was interrupted and will not receive it
-        kept: a caller that is interrupted does not end the call
+        budget: seconds it takes at most. A caller that is interrupted has the result undone, as the call says.
 
         Raises PortalStuck when the budget and half a second have passed.
         """
-        caller = _thread.get_ident()
-        self._admit(caller)
+        caller, baton, spaces = _thread.get_ident(), self._baton, self._spaces
+        if self._exiting or self._thread is None or self._thread == caller:
+            self._admit(caller)
         # Signal handlers run in the main thread, and may call in turn. So it waits for nobody, and nobody for it.
         main = caller == self._main
-        call = Call(make, undo, kept, _release if main else self._baton.give)
+        try:
+            space = LockSpace() if main else spaces.pop()
+        except IndexError:
+            space = self._space()
+        call.wake, call.give = space.wake, operator.call if main else self._give
         try:
             self._calls.append(call)
             if main:
                 self.loop.call_soon_threadsafe(self._drain)
-            elif not self._baton.passing:
+            elif not baton.passing:
                 self._wake()
-            patience = -1 if budget + _SPARE > threading.TIMEOUT_MAX else budget + _SPARE
-            if not (call.ready.acquire(True, patience) or call.ready.acquire(True, _RESUMED)):
-                raise PortalStuck("the lock library's thread did not answer in time")
-            if self._baton.passing and not main:
-                self._baton.go_on()
+            patience = budget + _SPARE if budget < _LONGEST else -1
+            while not call.ended:
+                if not (space.sleep(patience) or space.sleep(_RESUMED)):
+                    raise PortalStuck("the lock library's thread did not answer in time")
+            if not main:
+                if baton.passing:
+                    baton.go_on()
+                spaces.append(space)
             if call.error is None:
                 result: T = call.result
                 return result
@@ -181,16 +187,12 @@ class Portal:
             await asyncio.gather(*(close() for close in list(self._closers.values())))
 
         try:
-            self.call(close_all, CLOSING)
+            self.call(Working(close_all), CLOSING)
         except PortalStuck as stuck:
             _log.warning("%s; left behind at exit", stuck)
         else:
             self.loop.call_soon_threadsafe(self.loop.stop)
             self._ended.acquire(True, CLOSING)
-
-
-def _release(ready: _thread.LockType) -> None:
-    ready.release()
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import ExitStack
 from typing import NoReturn, Self, TypeVar
 
-from redlock_cluster.calls import Acquiring, Making, Releasing, finished
+from redlock_cluster.calls import Acquiring, Releasing, Working
 from redlock_cluster.core.batches import WINDOW
 from redlock_cluster.core.leases import LeaseRecord
 from redlock_cluster.core.names import Resource
 from redlock_cluster.core.timing import Seconds
-from redlock_cluster.engine.cluster import Cluster, Source
+from redlock_cluster.engine.cluster import Source
 from redlock_cluster.engine.locks import PARENTS
 from redlock_cluster.engine.supervisor import Engine, Status
 from redlock_cluster.engine.waiting import RETRY, Wait
 from redlock_cluster.errors import ClosedError, LockNotAcquired, NotHeld, QuorumUnavailable, RedlockError
-from redlock_cluster.home import Home
+from redlock_cluster.home import Entry, Home
 from redlock_cluster.leases import Lease, abandon, elsewhere, give_up, known, records, unlocked
 from redlock_cluster.mutexes import Mutex
-from redlock_cluster.options import DeploymentOptions
 from redlock_cluster.options.file import load_options
 from redlock_cluster.portal import PortalStuck
 from redlock_cluster.results import Lost, Ok, Refused, lost, refused, value_of
@@ -54,9 +53,8 @@ class Supervisor:
             raise ClosedError("the supervisor has no options yet")
         return self._own
 
-    @property
-    def _name(self) -> str | None:
-        return self._deployment or self._home.options.default
+    def _entry(self) -> Entry:
+        return (self._own or self._home).entry(self._deployment)
 
     def start(self) -> Self:
         """Connects; returns when each server has connected or failed once, at most `connect_timeout`.
@@ -66,7 +64,7 @@ class Supervisor:
         self._home.closed = False
         here, cluster = self._home.enter()
         try:
-            here.call(cluster.start, self._patience(cluster))
+            here.call(Working(cluster.start), self._home.starting(cluster))
         except PortalStuck as stuck:
             raise RuntimeError(str(stuck)) from None
         return self
@@ -101,8 +99,12 @@ class Supervisor:
         Returns Ok(lease), Err("lock_failure") when somebody else holds it, or Err("unavailable") when too many
         servers did not vote; the last attempt decides which. Raises ValueError or TypeError for misuse, ClosedError.
         """
-        budget = self._home.longest(self._name, wait)
-        return self._call(lambda engine: Acquiring(engine, resource, ttl, wait, self._locked), budget, refused, give_up)
+        entry = self._entry()
+        call = Acquiring(entry.cluster, entry.name, resource, ttl, wait, self._locked, give_up)
+        try:
+            return entry.portal.call(call, entry.longest(wait))
+        except PortalStuck as stuck:
+            return refused(QuorumUnavailable(str(stuck)))
 
     def unlock(self, resource: Resource, lease: Lease | str) -> Ok[None] | Lost:
         """Releases a lock by its lease, or by its token alone.
@@ -112,7 +114,7 @@ class Supervisor:
         """
         over = False
         try:
-            outcome = self._finish(lease, lambda e: Releasing(e, resource, known(e, lease), unlocked), kept=True)
+            outcome = self._release(resource, lease)
             over = True
             return outcome
         except (TypeError, ValueError, ClosedError):
@@ -137,7 +139,9 @@ class Supervisor:
                 return Ok(lease)
             return Ok(Lease(self, engine, outcome))
 
-        return self._finish(lease, extend)
+        if isinstance(lease, Lease) and lease._engine.forked:
+            return lost(NotHeld(PARENTS))
+        return self._call(extend, 2 * self._entry().server_timeout, lost)
 
     def transaction(self, resource: Resource, ttl: Seconds, fn: Callable[[], T], *, wait: Wait = RETRY) -> T | Refused:
         """Runs a function under a lock, and unlocks whatever it does.
@@ -181,7 +185,7 @@ class Supervisor:
         def stuck(error: QuorumUnavailable) -> list[Ok[Lease] | Refused]:
             return [refused(error) for _ in wanted]
 
-        return self._call(lock_many, self._patience_for(wanted), stuck, lambda results: [*map(give_up, results)])
+        return self._call(lock_many, self._patience(wanted), stuck, lambda results: [*map(give_up, results)])
 
     def extend_many(self, leases: Iterable[Lease], ttl: Seconds | None = None) -> list[Ok[Lease] | Lost]:
         """Gives leases of this supervisor a new ttl, all together; left out, each the one it has. As `extend`."""
@@ -204,11 +208,11 @@ class Supervisor:
 
     def is_locked(self, resource: Resource) -> bool:
         """Whether anybody holds the resource, on a quorum of servers. Raises QuorumUnavailable if too few answer."""
-        return self._call(lambda engine: engine.is_locked(resource), self._timing.server_timeout, _fail)
+        return self._call(lambda engine: engine.is_locked(resource), self._entry().server_timeout, _fail)
 
     def group_for(self, resource: Resource) -> str:
         """The name of the group that votes on a resource."""
-        return self._home.map.group_for(self._name, resource)
+        return self._home.map.group_for(self._home.named(self._deployment), resource)
 
     def status(self) -> Status:
         """An immutable snapshot: clusters, groups, servers with state, version, latency, errors, reconnects."""
@@ -226,8 +230,12 @@ class Supervisor:
 
     def _acquire(self, resource: Resource, ttl: Seconds, wait: Wait) -> Lease:
         """For handles: the lease, or the exception."""
-        budget = self._home.longest(self._name, wait)
-        return self._call(lambda engine: Acquiring(engine, resource, ttl, wait, self._granted), budget, _fail, abandon)
+        entry = self._entry()
+        call = Acquiring(entry.cluster, entry.name, resource, ttl, wait, self._granted, abandon)
+        try:
+            return entry.portal.call(call, entry.longest(wait))
+        except PortalStuck as stuck:
+            raise QuorumUnavailable(str(stuck)) from None
 
     def _granted(self, engine: Engine, outcome: LeaseRecord | LockNotAcquired) -> Lease:
         if isinstance(outcome, LockNotAcquired):
@@ -237,62 +245,53 @@ class Supervisor:
     def _locked(self, engine: Engine, outcome: LeaseRecord | LockNotAcquired) -> Ok[Lease] | Refused:
         return refused(outcome) if isinstance(outcome, LockNotAcquired) else Ok(Lease(self, engine, outcome))
 
-    def _finish(
-        self, lease: Lease | str, make: Callable[[Engine], Making[Ok[T] | Lost]], kept: bool = False
-    ) -> Ok[T] | Lost:
-        """For a lease or token: the call, unless the lease belongs to the process this one was forked from."""
+    def _release(self, resource: Resource, lease: Lease | str) -> Ok[None] | Lost:
         if isinstance(lease, Lease) and lease._engine.forked:
             return lost(NotHeld(PARENTS))
-        return self._call(make, 2 * self._timing.server_timeout, lost, kept=kept)
+        entry = self._entry()
+        try:
+            return entry.portal.call(Releasing(entry.cluster, entry.name, resource, lease), entry.longest_release)
+        except PortalStuck as stuck:
+            return lost(QuorumUnavailable(str(stuck)))
 
     def _finish_many(
-        self, leases: Sequence[Lease], make: Callable[[Engine], Making[list[Ok[T] | Lost]]], kept: bool = False
+        self,
+        leases: Sequence[Lease],
+        work: Callable[[Engine], Coroutine[object, object, list[Ok[T] | Lost]]],
+        kept: bool = False,
     ) -> list[Ok[T] | Lost]:
-        """The same for many leases."""
+        """For many leases: the call, unless one of them belongs to the process this one was forked from."""
 
         def all_lost(error: RedlockError) -> list[Ok[T] | Lost]:
             return [lost(error) for _ in leases]
 
         if any(lease._engine.forked for lease in leases if isinstance(lease, Lease)):
             return all_lost(NotHeld(PARENTS))
-        return self._call(make, 2 * self._patience_for(leases), all_lost, kept=kept)
+        return self._call(work, 2 * self._patience(leases), all_lost, kept=kept)
 
-    @property
-    def _timing(self) -> DeploymentOptions:
-        return self._home.deployment(self._name)
-
-    def _patience_for(self, batch: Sequence[object]) -> float:
+    def _patience(self, batch: Sequence[object]) -> float:
         """Seconds that a batch may take: a round for each window, and 0.1 ms for each of its parts."""
-        return self._timing.server_timeout * (1 + len(batch) // WINDOW) + len(batch) / 10_000
-
-    def _patience(self, cluster: Cluster) -> float:
-        """Seconds that starting adds to a call."""
-        return 0.0 if cluster.started else max(d.connect_timeout for d in self._home.options.deployments.values())
+        return self._entry().server_timeout * (1 + len(batch) // WINDOW) + len(batch) / 10_000
 
     def _call(
         self,
-        make: Callable[[Engine], Making[T]],
+        work: Callable[[Engine], Coroutine[object, object, T]],
         budget: float,
         stuck: Callable[[QuorumUnavailable], T],
         undo: Callable[[T], object] | None = None,
         kept: bool = False,
     ) -> T:
-        """Runs something on the engine in the portal. stuck: what it comes to when the portal's thread is stuck"""
-        (here, cluster), name = self._home.enter(), self._name
+        """Runs a coroutine on the engine in the portal. stuck: what it comes to when the portal's thread is stuck"""
+        entry = self._entry()
 
-        def call() -> Making[T]:
-            engine = cluster.ready(name)
-            return _first(cluster, name, make) if engine is None else make(engine)
+        async def worked() -> T:
+            cluster, name = entry.cluster, entry.name
+            return await work(cluster.ready(name) or await cluster.engine(name))
 
         try:
-            return here.call(call, budget + self._patience(cluster), undo, kept)
+            return entry.portal.call(Working(worked, undo, kept), budget + entry.starting)
         except PortalStuck as error:
             return stuck(QuorumUnavailable(str(error)))
-
-
-async def _first(cluster: Cluster, name: str | None, make: Callable[[Engine], Making[T]]) -> T:
-    """A call that has to wait for the start."""
-    return await finished(make(await cluster.engine(name)))
 
 
 def _fail(error: RedlockError) -> NoReturn:

@@ -11,7 +11,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from operator import methodcaller
+from operator import call
 from types import FrameType
 from typing import Any, cast
 
@@ -19,7 +19,7 @@ import pytest
 
 from redlock_cluster import baton as module
 from redlock_cluster.baton import Baton
-from redlock_cluster.calls import Begun
+from redlock_cluster.calls import Call
 from redlock_cluster.portal import Portal
 
 
@@ -28,10 +28,19 @@ class Interrupted(Exception):
 
 
 class Loop:
-    """Its timers, which a test lets fire."""
+    """Its timers, which a test lets fire, and what it does at the end of a turn."""
 
     def __init__(self) -> None:
         self.timers: list[Callable[[], None]] = []
+        self.soon: list[Callable[[], None]] = []
+
+    def call_soon(self, do: Callable[[], None]) -> None:
+        self.soon.append(do)
+
+    def turn(self) -> None:
+        soon, self.soon = self.soon, []
+        for do in soon:
+            do()
 
     def call_later(self, delay: float, do: Callable[[], None]) -> None:
         assert 0 < delay < 0.1
@@ -46,8 +55,8 @@ class Loop:
 class Crossing(deque[Any]):
     """Something happens to it just after somebody has looked, for the nth time, whether it is empty."""
 
-    def __init__(self, ready: list[_thread.LockType], look: int, cross: Callable[[deque[Any]], None]) -> None:
-        super().__init__(ready)
+    def __init__(self, wakes: list[Callable[[], object]], look: int, cross: Callable[[deque[Any]], None]) -> None:
+        super().__init__(wakes)
         self.looks, self.cross = look, cross
 
     def __len__(self) -> int:
@@ -74,11 +83,12 @@ class Line:
             ready = _thread.allocate_lock()
             ready.acquire()
             self.sleepers.append(ready)
-            self.baton.give(ready)
+            self.baton.give(ready.release)
+        self.loop.turn()
 
-    def cross(self, ready: list[_thread.LockType], look: int, cross: Callable[[deque[Any]], None]) -> None:
-        self.baton._line = Crossing(ready, look, cross)
-        self.baton._wakes = map(methodcaller("release"), iter(self.baton._line.popleft, None))
+    def cross(self, wakes: list[Callable[[], object]], look: int, cross: Callable[[deque[Any]], None]) -> None:
+        self.baton._line = Crossing(wakes, look, cross)
+        self.baton._wakes = map(call, iter(self.baton._line.popleft, None))
 
     @property
     def awake(self) -> list[bool]:
@@ -98,6 +108,15 @@ def test_each_wakes_the_next_and_the_last_the_loop() -> None:
     assert (line.baton.passing, line.resumed) == (False, 1)
     line.give(1)
     assert line.awake == [True] * 4
+
+
+def test_nobody_is_woken_while_the_loop_reads_on() -> None:
+    line = Line()
+    turn, line.loop.turn = line.loop.turn, lambda: None  # type: ignore[method-assign]
+    line.give(3)
+    assert line.awake == [False] * 3
+    turn()
+    assert line.awake == [True, False, False]
 
 
 def test_who_comes_last_joins_a_line_that_is_under_way() -> None:
@@ -180,7 +199,7 @@ def test_who_joins_as_the_last_leaves_is_woken(look: int) -> None:
 def test_who_finds_that_another_was_faster_is_the_last() -> None:
     line = Line()
     line.give(1)
-    line.cross([_thread.allocate_lock()], 1, deque.clear)
+    line.cross([line.resume], 1, deque.clear)
     line.baton.go_on()
     assert (line.baton.passing, line.resumed) == (False, 1)
 
@@ -229,13 +248,13 @@ def hurry() -> Iterator[None]:
     sys.setswitchinterval(before)
 
 
-class Nothing(Begun[None]):
+class Nothing(Call[None]):
     """A call that ends as it begins."""
 
-    operation = None
+    __slots__ = ()
 
-    def conclude(self) -> None:
-        pass
+    def _start(self) -> None:
+        self._end(None)
 
 
 def race(portal: Portal, interrupts: int) -> list[int]:
@@ -245,7 +264,7 @@ def race(portal: Portal, interrupts: int) -> list[int]:
     def work(number: int) -> None:
         while calls[number] < 3000 and not over.is_set():
             with contextlib.suppress(Interrupted):
-                portal.call(Nothing)
+                portal.call(Nothing())
                 calls[number] += 1
 
     def outlast(number: int) -> None:
@@ -290,7 +309,7 @@ def portal() -> Iterator[Portal]:
 def calling(portal: Portal) -> tuple[threading.Thread, list[None]]:
     """A thread that makes a call, and its results."""
     results: list[None] = []
-    thread = threading.Thread(target=lambda: results.append(portal.call(Nothing, budget=5)))
+    thread = threading.Thread(target=lambda: results.append(portal.call(Nothing(), budget=5)))
     thread.start()
     return thread, results
 
@@ -321,7 +340,7 @@ def test_who_calls_as_the_last_in_line_leaves_wakes_the_loop(portal: Portal) -> 
 
 def test_main_thread_waits_for_nobody_in_line(portal: Portal) -> None:
     portal._baton.passing = True
-    assert portal.call(Nothing, budget=5) is None
+    assert portal.call(Nothing(), budget=5) is None
     assert portal._baton.passing
     portal._baton.go_on()
 
@@ -329,8 +348,12 @@ def test_main_thread_waits_for_nobody_in_line(portal: Portal) -> None:
 def test_call_given_up_is_taken_back_whatever_comes_next(portal: Portal, monkeypatch: pytest.MonkeyPatch) -> None:
     undone = threading.Event()
 
-    def interrupted(*_: object) -> None:
-        raise Interrupted
+    go_on = Baton.go_on
+
+    def interrupted(baton: Baton) -> None:
+        if asyncio._get_running_loop() is None:
+            raise Interrupted
+        go_on(baton)
 
     monkeypatch.setattr(Baton, "go_on", interrupted)
     portal._baton.passing = False
@@ -338,7 +361,7 @@ def test_call_given_up_is_taken_back_whatever_comes_next(portal: Portal, monkeyp
 
     def work() -> None:
         try:
-            portal.call(Nothing, undo=lambda _: undone.set())
+            portal.call(Nothing(undo=lambda _: undone.set()))
         except Interrupted as error:
             failed.append(error)
 

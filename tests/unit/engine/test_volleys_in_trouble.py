@@ -9,7 +9,7 @@ import pytest
 
 import redlock_cluster.engine.connection as connection_module
 from redlock_cluster import AsyncLease, Err, Vote
-from redlock_cluster.calls import Acquiring, Call
+from redlock_cluster.calls import Acquiring
 from redlock_cluster.engine.waiting import RETRY
 
 from .test_lanes import engine_of
@@ -77,8 +77,10 @@ async def test_a_release_after_closing_a_volley_forgets_no_server(monkeypatch: p
 
 async def test_a_deadline_counts_for_all_servers_at_once_before_anybody_concludes() -> None:
     async with Group(3, server_timeout="20ms") as group:
-        engine = engine_of(group)
-        call = Call(lambda: Acquiring(engine, "r", 10, 0, lambda _, outcome: outcome), None, False, lambda _: None)
+        supervisor = group.supervisor
+        told = lambda _, outcome: outcome  # noqa: E731
+        call = Acquiring(supervisor._cluster, supervisor._name or "", "r", 10, 0, told, lambda _: None)
+        call.wake, call.give = lambda: None, lambda wake: wake()
         call.begin()
         async with asyncio.timeout(5):
             while not call.ended:
