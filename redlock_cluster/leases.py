@@ -124,8 +124,7 @@ class Lease(HeldLease):
     __slots__ = ("_supervisor",)
 
     def __init__(self, supervisor: Supervisor, engine: Engine, record: LeaseRecord) -> None:
-        super().__init__(engine, record)
-        self._supervisor = supervisor
+        self._supervisor, self._engine, self._record = supervisor, engine, record  # a call less than by super()
 
     def extend(self, ttl: Seconds | None = None) -> None:
         """Gives the lease a new ttl from now; left out, the one it has.

@@ -84,30 +84,15 @@ class Portal:
 
         Raises PortalStuck when the budget and half a second have passed.
         """
-        caller, baton, spaces = _thread.get_ident(), self._baton, self._spaces
+        caller = _thread.get_ident()
         if self._exiting or self._thread is None or self._thread == caller:
             self._admit(caller)
-        # Signal handlers run in the main thread, and may call in turn. So it waits for nobody, and nobody for it.
-        main = caller == self._main
+        patience = budget + _SPARE if budget < _LONGEST else -1
         try:
-            space = LockSpace() if main else spaces.pop()
-        except IndexError:
-            space = self._space()
-        call.wake, call.give = space.wake, operator.call if main else self._give
-        try:
-            self._calls.append(call)
-            if main:
-                self.loop.call_soon_threadsafe(self._drain)
-            elif not baton.passing:
-                self._wake()
-            patience = budget + _SPARE if budget < _LONGEST else -1
-            while not call.ended:
-                if not (space.sleep(patience) or space.sleep(_RESUMED)):
-                    raise PortalStuck("the lock library's thread did not answer in time")
-            if not main:
-                if baton.passing:
-                    baton.go_on()
-                spaces.append(space)
+            if caller == self._main:
+                self._alone(call, patience)
+            else:
+                self._in_line(call, patience)
             if call.error is None:
                 result: T = call.result
                 return result
@@ -120,6 +105,29 @@ class Portal:
             raise call.error
         finally:
             del call  # its error's traceback holds this frame
+
+    def _alone(self, call: Call[T], patience: float) -> None:
+        """For the main thread: signal handlers in it may call in turn, so it waits for nobody in line, nobody for it."""
+        space = LockSpace()
+        call.wake, call.give = space.wake, operator.call
+        self._calls.append(call)
+        self.loop.call_soon_threadsafe(self._drain)
+        _sleep(space, call, patience)
+
+    def _in_line(self, call: Call[T], patience: float) -> None:
+        baton, spaces = self._baton, self._spaces
+        try:
+            space = spaces.pop()
+        except IndexError:
+            space = self._space()
+        call.wake, call.give = space.wake, self._give
+        self._calls.append(call)
+        if not baton.passing:
+            self._wake()
+        _sleep(space, call, patience)
+        if baton.passing:
+            baton.go_on()
+        spaces.append(space)
 
     def _admit(self, caller: int) -> None:
         """Before a call: raises unless the loop's thread runs, and is another."""
@@ -193,6 +201,13 @@ class Portal:
         else:
             self.loop.call_soon_threadsafe(self.loop.stop)
             self._ended.acquire(True, CLOSING)
+
+
+def _sleep(space: Space, call: Call[T], patience: float) -> None:
+    """Until the call has ended."""
+    while not call.ended:
+        if not (space.sleep(patience) or space.sleep(_RESUMED)):
+            raise PortalStuck("the lock library's thread did not answer in time")
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
