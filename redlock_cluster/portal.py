@@ -107,7 +107,7 @@ class Portal:
             del call  # its error's traceback holds this frame
 
     def _alone(self, call: Call[T], patience: float) -> None:
-        """For the main thread: signal handlers in it may call in turn, so it waits for nobody in line, nobody for it."""
+        """For the main thread: its signal handlers may call in turn, so neither it nor the line waits for the other."""
         space = LockSpace()
         call.wake, call.give = space.wake, operator.call
         self._calls.append(call)

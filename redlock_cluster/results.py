@@ -13,9 +13,11 @@ V = TypeVar("V")
 
 
 @final
-@dataclass(frozen=True, slots=True, init=False)
+@dataclass(frozen=True, init=False)
 class Ok(Generic[V]):
     """Success, with its value; true. Matches as `case Ok(value)`."""
+
+    __slots__ = ("value",)  # with slots=True, Ok[int](3) fails in Python 3.11
 
     value: V
 
@@ -25,12 +27,15 @@ class Ok(Generic[V]):
     def __bool__(self) -> Literal[True]:
         return True
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return Ok, (self.value,)
+
 
 _set_value = Ok.__dict__["value"].__set__  # what a frozen dataclass would do takes twice as long
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Err(Generic[V]):
     """Refusal; false. Matches as `case Err("lock_failure")` and compares by its reason.
 

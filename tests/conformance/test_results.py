@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import pickle
 from typing import Any
 
 import pytest
@@ -217,3 +219,18 @@ def test_exceptions_form_the_documented_tree() -> None:
     assert issubclass(QuorumUnavailable, LockNotAcquired)
     assert not issubclass(LeaseLost, LockNotAcquired)
     assert not issubclass(NotHeld, LockNotAcquired)
+
+
+@pytest.mark.parametrize(
+    "result",
+    [Ok[int](3), Ok(None), Err[str]("lock_failure"), Err("unavailable", error=QuorumUnavailable("two of five"))],
+)
+def test_results_can_be_made_copied_and_pickled_but_not_changed(result: Any) -> None:
+    for copied in copy.copy(result), copy.deepcopy(result), pickle.loads(pickle.dumps(result)):
+        assert copied == result
+        assert (type(copied), hash(copied), repr(copied)) == (type(result), hash(result), repr(result))
+    for name in "value", "reason", "error", "other":
+        with pytest.raises(AttributeError):
+            setattr(result, name, None)
+        with pytest.raises(AttributeError):
+            delattr(result, name)
