@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
-from operator import call
+from collections.abc import Callable, Iterator
+from operator import methodcaller
+
+from redlock_cluster.parking import Space
 
 __all__ = ["Baton"]
 
@@ -29,22 +31,23 @@ class Baton:
     nobody wait for anybody.
     """
 
-    __slots__ = ("_given", "_line", "_loop", "_open", "_resume", "_seen", "_wakes", "_watching", "passing")
+    __slots__ = ("_given", "_hand_over", "_line", "_loop", "_open", "_resume", "_seen", "_wake", "_watching", "passing")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, resume: Callable[[], None]) -> None:
         self._loop, self._resume = loop, resume
-        self._line: deque[Callable[[], object]] = deque()
+        self._line: deque[Space] = deque()
         # One step takes out the first and wakes it: no exception from outside can come between.
-        self._wakes = map(call, iter(self._line.popleft, None))
+        self._hand_over = map(methodcaller("hand_over"), iter(self._line.popleft, None))
+        self._wake = map(methodcaller("wake"), iter(self._line.popleft, None))
         self._given = self._seen = self._open = 0
         self.passing = self._watching = False
 
-    def give(self, wake: Callable[[], object]) -> None:
+    def give(self, space: Space) -> None:
         """In the loop: somebody may go on, the first in line once the loop has seen what else came in this turn."""
         if self._open:
-            wake()
+            space.wake()
             return
-        self._line.append(wake)
+        self._line.append(space)
         self._given += 1
         if not self.passing:
             self.passing = True
@@ -54,20 +57,20 @@ class Baton:
 
     def go_on(self) -> None:
         """By everybody who is awake again, also by those who gave up: it is the next one's turn."""
-        if not self._wake_next():
+        if not self._next(self._hand_over):
             self._finish()
 
     def _finish(self) -> None:
         self.passing = False
-        while self._wake_next():  # who came while the baton seemed to be on its way
+        while self._next(self._wake):  # who came while the baton seemed to be on its way
             pass
         self._resume()
 
-    def _wake_next(self) -> bool:
+    def _next(self, wakes: Iterator[object]) -> bool:
         if not self._line:
             return False
         try:
-            next(self._wakes)
+            next(wakes)
         except IndexError:  # another thread was faster
             return False
         return True

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 from redlock_cluster.core.leases import LeaseRecord
@@ -21,10 +22,12 @@ from redlock_cluster.engine.supervisor import Engine
 from redlock_cluster.engine.waiting import Limits, Wait
 from redlock_cluster.errors import LockNotAcquired, RedlockError
 from redlock_cluster.leases import Lease, known, unlocked
+from redlock_cluster.parking import Space
 from redlock_cluster.results import Lost, Ok
 
 __all__ = ["Acquiring", "Call", "Operation", "Releasing", "Rounds", "Working"]
 
+R = TypeVar("R")
 T = TypeVar("T")
 
 
@@ -45,20 +48,20 @@ class Call(Generic[T]):
 
     undo: takes back a result that its caller will not receive
     kept: it runs to its end even if its caller has gone, as a release must
-    wake: wakes the caller; give: asked in the loop, once, to have that called soon
+    space: where the caller sleeps; give: asked in the loop, once, to have it woken there soon
 
     Not an ABC, whose instances take longer to make.
     """
 
-    __slots__ = ("_begun", "_running", "_undo", "abandoned", "ended", "error", "give", "kept", "result", "wake")
+    __slots__ = ("_begun", "_running", "_undo", "abandoned", "ended", "error", "give", "kept", "result", "space")
 
-    wake: Callable[[], object]
-    give: Callable[[Callable[[], object]], object]
+    space: Space
+    give: Callable[[Space], object]
 
     def __init__(self, undo: Callable[[T], object] | None = None, kept: bool = False) -> None:
         self._undo, self.kept = undo, kept
         self._begun = self.abandoned = self.ended = False
-        self._running: asyncio.Task[None] | Operation | None = None
+        self._running: asyncio.Task[Any] | Operation | None = None
         self.result: Any = None
         self.error: BaseException | None = None
 
@@ -75,24 +78,36 @@ class Call(Generic[T]):
     def _start(self) -> None:
         raise NotImplementedError
 
-    def _follow(self, coroutine: Coroutine[object, object, T]) -> None:
-        """Ends as the coroutine does."""
-        self._running = asyncio.get_running_loop().create_task(self._run(coroutine))
+    def _follow(self, coroutine: Coroutine[object, object, R], then: Callable[[R], None]) -> None:
+        """Goes on with what the coroutine returns, or ends with what it raises."""
+        if self.abandoned and not self.kept:
+            coroutine.close()
+            self._end(asyncio.CancelledError())
+            return
+        task = self._running = asyncio.get_running_loop().create_task(coroutine)
+        task.add_done_callback(partial(self._came, then))
 
-    async def _run(self, coroutine: Coroutine[object, object, T]) -> None:
+    def _came(self, then: Callable[[R], None], task: asyncio.Task[R]) -> None:
+        self._running = None
+        failure: BaseException | None = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if failure is not None:
+            self._end(failure)
+            return
         try:
-            self.result = await coroutine
+            then(task.result())
         except BaseException as error:  # noqa: BLE001  it is the caller's, whatever it is
             self._end(error)
-        else:
-            self._end(None)
+
+    def _succeed(self, result: T) -> None:
+        self.result = result
+        self._end(None)
 
     def _end(self, error: BaseException | None) -> None:
         self.error, self.ended = error, True
         if self.abandoned:
             self._take_back()
         else:
-            self.give(self.wake)
+            self.give(self.space)
 
     def cancel(self, loop: asyncio.AbstractEventLoop) -> None:
         """In the loop: the caller has gone."""
@@ -128,7 +143,7 @@ class Working(Call[T]):
         self._make = make
 
     def _start(self) -> None:
-        self._follow(self._make())
+        self._follow(self._make(), self._succeed)
 
 
 class Rounds(Call[T]):
@@ -150,17 +165,14 @@ class Rounds(Call[T]):
     def _start(self) -> None:
         engine = self._cluster.ready(self._name)
         if engine is None:
-            self._running = asyncio.get_running_loop().create_task(self._wait_for_engine())
+            self._follow(self._cluster.engine(self._name), self._go)
         else:
             self._go(engine)
 
-    async def _wait_for_engine(self) -> None:
-        try:
-            self._go(await self._cluster.engine(self._name))
-        except BaseException as error:  # noqa: BLE001  it is the caller's, whatever it is
-            self._end(error)
-
     def _go(self, engine: Engine) -> None:
+        if self.abandoned and not self.kept:  # while it waited for the engine
+            self._end(asyncio.CancelledError())
+            return
         operation = self._begin(engine)
         if operation is None or operation.decided:
             self._conclude()
@@ -211,16 +223,14 @@ class Acquiring(Rounds[T]):
         return attempt
 
     def _conclude(self) -> None:
-        engine = self._engine
-        outcome = engine.acquired(self._attempt, self._limits)
+        outcome = self._engine.acquired(self._attempt, self._limits)
         if isinstance(outcome, LeaseRecord) or isinstance(outcome, LockNotAcquired):  # noqa: SIM101  a call less
-            self.result = self._told(engine, outcome)
-            self._end(None)
+            self._tell(outcome)
         else:
-            self._follow(self._again(outcome))
+            self._follow(outcome, self._tell)
 
-    async def _again(self, attempts: Coroutine[object, object, LeaseRecord | LockNotAcquired]) -> T:
-        return self._told(self._engine, await attempts)
+    def _tell(self, outcome: LeaseRecord | LockNotAcquired) -> None:
+        self._succeed(self._told(self._engine, outcome))
 
 
 class Releasing(Rounds[Ok[None] | Lost]):
@@ -243,8 +253,7 @@ class Releasing(Rounds[Ok[None] | Lost]):
 
     def _conclude(self) -> None:
         release = self._release
-        if not isinstance(release, RedlockError):
-            self.result = unlocked(self._engine.released(release, self._resource))
+        if isinstance(release, RedlockError):
+            self._succeed(unlocked(release))
         else:
-            self.result = unlocked(release)
-        self._end(None)
+            self._succeed(unlocked(self._engine.released(release, self._resource)))

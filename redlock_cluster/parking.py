@@ -8,6 +8,7 @@ own locks can also be released without the interpreter's lock, through its stabl
 from __future__ import annotations
 
 import _thread
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Protocol
@@ -15,61 +16,77 @@ from typing import Protocol
 try:
     import ctypes
 
-    # CDLL gives the interpreter's lock up during a call, PyDLL keeps it.
-    _outside = ctypes.CDLL(None, handle=ctypes.pythonapi._handle)
-    _acquire, _release = _outside.PyThread_acquire_lock_timed, _outside.PyThread_release_lock
-    _allocate = ctypes.pythonapi.PyThread_allocate_lock
-except (ImportError, AttributeError):
+    # A CDLL gives the interpreter's lock up during a call, a PyDLL keeps it. With a handle, its name means nothing.
+    _outside = ctypes.CDLL("python", handle=ctypes.pythonapi._handle)
+    _acquire, _release_outside = _outside.PyThread_acquire_lock_timed, _outside.PyThread_release_lock
+    _allocate, _release = ctypes.pythonapi.PyThread_allocate_lock, ctypes.pythonapi.PyThread_release_lock
+except (AttributeError, ImportError, MemoryError, OSError):
     NATIVE = False
 else:
     NATIVE = True
-
     _acquire.argtypes, _acquire.restype = (ctypes.c_void_p, ctypes.c_longlong, ctypes.c_int), ctypes.c_int
-    _release.argtypes, _release.restype = (ctypes.c_void_p,), None
     _allocate.argtypes, _allocate.restype = (), ctypes.c_void_p
+    _release.argtypes, _release.restype = (ctypes.c_void_p,), None
+    _release_outside.argtypes, _release_outside.restype = (ctypes.c_void_p,), None
 
 __all__ = ["NATIVE", "LockSpace", "NativeSpace", "Space"]
 
-_ACQUIRED = 1
+_ACQUIRED, _INTERRUPTED = 1, 2
 
 
 class Space(Protocol):
-    """A place for one thread. Each `wake` ends one `sleep`, also one that has not begun."""
+    """A place for one thread. Each wake ends one sleep, also one that has not begun.
+
+    wake: keeps the interpreter's lock, for who has more to do
+    hand_over: gives it up meanwhile, so that the woken one may have it at once
+    """
 
     wake: Callable[[], object]
+    hand_over: Callable[[], object]
 
     def sleep(self, seconds: float) -> bool:
-        """Until somebody wakes it (true) or the time has passed; -1 for ever."""
+        """Until somebody wakes it (true) or the time has passed; -1 for ever. Signal handlers may raise out of it."""
 
 
 class LockSpace:
-    """A lock of the `threading` module; greenlets can sleep there, and signal handlers interrupt a sleep."""
+    """A lock of the `threading` module, on which greenlets can sleep, too."""
 
-    __slots__ = ("_lock", "wake")
+    __slots__ = ("_lock", "hand_over", "wake")
 
     def __init__(self) -> None:
         self._lock = _thread.allocate_lock()
         self._lock.acquire()
         self.wake: Callable[[], object] = self._lock.release
+        self.hand_over: Callable[[], object] = self.wake
 
     def sleep(self, seconds: float) -> bool:
-        """Until somebody wakes it (true) or the time has passed; -1 for ever."""
+        """Until somebody wakes it (true) or the time has passed; -1 for ever. Signal handlers may raise out of it."""
         return self._lock.acquire(True, seconds)
 
 
 class NativeSpace:
-    """A lock of CPython's C interface, where NATIVE says that there are such. Signal handlers don't end a sleep.
+    """A lock of CPython's C interface, where NATIVE says that there are such.
 
     Its 32 bytes are never freed: whoever gave up sleeping may still be woken.
     """
 
-    __slots__ = ("_lock", "wake")
+    __slots__ = ("_lock", "hand_over", "wake")
 
     def __init__(self) -> None:
-        self._lock = _allocate()
+        self._lock: int | None = _allocate()
+        if self._lock is None:
+            raise MemoryError("no memory for a lock")
         _acquire(self._lock, 0, 0)
         self.wake: Callable[[], object] = partial(_release, self._lock)
+        self.hand_over: Callable[[], object] = partial(_release_outside, self._lock)
 
     def sleep(self, seconds: float) -> bool:
-        """Until somebody wakes it (true) or the time has passed; -1 for ever."""
-        return bool(_acquire(self._lock, -1 if seconds < 0 else int(seconds * 1_000_000), 0) == _ACQUIRED)
+        """Until somebody wakes it (true) or the time has passed; -1 for ever. Signal handlers may raise out of it."""
+        if seconds < 0:
+            while (result := _acquire(self._lock, -1, 1)) == _INTERRUPTED:  # by a signal whose handler has run by now
+                pass
+            return bool(result == _ACQUIRED)
+        until = time.monotonic() + seconds
+        while (result := _acquire(self._lock, int(seconds * 1_000_000), 1)) == _INTERRUPTED:
+            seconds = max(0.0, until - time.monotonic())
+        return bool(result == _ACQUIRED)

@@ -12,7 +12,6 @@ import _thread
 import asyncio
 import atexit
 import logging
-import operator
 import os
 import sys
 import threading
@@ -20,6 +19,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Coroutine
+from operator import methodcaller
 from typing import Any, TypeVar
 
 from redlock_cluster.baton import Baton
@@ -30,6 +30,8 @@ from redlock_cluster.parking import NATIVE, LockSpace, NativeSpace, Space
 __all__ = ["CLOSING", "Portal", "PortalStuck", "inherit", "portal", "process_lock"]
 
 T = TypeVar("T")
+
+_at_once = methodcaller("wake")
 
 _log = logging.getLogger(__name__)
 
@@ -109,7 +111,7 @@ class Portal:
     def _alone(self, call: Call[T], patience: float) -> None:
         """For the main thread: its signal handlers may call in turn, so neither it nor the line waits for the other."""
         space = LockSpace()
-        call.wake, call.give = space.wake, operator.call
+        call.space, call.give = space, _at_once
         self._calls.append(call)
         self.loop.call_soon_threadsafe(self._drain)
         _sleep(space, call, patience)
@@ -120,7 +122,7 @@ class Portal:
             space = spaces.pop()
         except IndexError:
             space = self._space()
-        call.wake, call.give = space.wake, self._give
+        call.space, call.give = space, self._give
         self._calls.append(call)
         if not baton.passing:
             self._wake()
@@ -204,10 +206,12 @@ class Portal:
 
 
 def _sleep(space: Space, call: Call[T], patience: float) -> None:
-    """Until the call has ended."""
-    while not call.ended:
+    """Until the call has ended. Takes in the wake-up that comes then, so that the place can be used again."""
+    while True:
         if not (space.sleep(patience) or space.sleep(_RESUMED)):
             raise PortalStuck("the lock library's thread did not answer in time")
+        if call.ended:
+            return
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import asyncio
 import contextlib
 import ctypes
@@ -11,15 +10,18 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from operator import call
+from operator import methodcaller
 from types import FrameType
 from typing import Any, cast
 
 import pytest
 
+from redlock_cluster import Err, NotHeld
 from redlock_cluster import baton as module
 from redlock_cluster.baton import Baton
-from redlock_cluster.calls import Call
+from redlock_cluster.calls import Releasing, Working
+from redlock_cluster.engine.cluster import Cluster
+from redlock_cluster.parking import LockSpace, Space
 from redlock_cluster.portal import Portal
 
 
@@ -55,8 +57,8 @@ class Loop:
 class Crossing(deque[Any]):
     """Something happens to it just after somebody has looked, for the nth time, whether it is empty."""
 
-    def __init__(self, wakes: list[Callable[[], object]], look: int, cross: Callable[[deque[Any]], None]) -> None:
-        super().__init__(wakes)
+    def __init__(self, line: list[Space], look: int, cross: Callable[[deque[Any]], None]) -> None:
+        super().__init__(line)
         self.looks, self.cross = look, cross
 
     def __len__(self) -> int:
@@ -67,32 +69,51 @@ class Crossing(deque[Any]):
         return length
 
 
+class Sleeper(LockSpace):
+    """Whether it was woken, and so that the interpreter's lock was given up meanwhile."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wake, self.hand_over = self._kept, self._given_up
+        self.how: list[str] = []
+
+    def _kept(self) -> None:
+        self.how.append("kept")
+
+    def _given_up(self) -> None:
+        self.how.append("given up")
+
+    @property
+    def awake(self) -> bool:
+        assert len(self.how) < 2
+        return bool(self.how)
+
+
 class Line:
     """A baton, those who sleep, and how often the loop was told to go on."""
 
     def __init__(self) -> None:
         self.loop, self.resumed = Loop(), 0
         self.baton = Baton(cast(asyncio.AbstractEventLoop, self.loop), self.resume)
-        self.sleepers: list[_thread.LockType] = []
+        self.sleepers: list[Sleeper] = []
 
     def resume(self) -> None:
         self.resumed += 1
 
     def give(self, count: int) -> None:
         for _ in range(count):
-            ready = _thread.allocate_lock()
-            ready.acquire()
-            self.sleepers.append(ready)
-            self.baton.give(ready.release)
+            self.sleepers.append(Sleeper())
+            self.baton.give(self.sleepers[-1])
         self.loop.turn()
 
-    def cross(self, wakes: list[Callable[[], object]], look: int, cross: Callable[[deque[Any]], None]) -> None:
-        self.baton._line = Crossing(wakes, look, cross)
-        self.baton._wakes = map(call, iter(self.baton._line.popleft, None))
+    def cross(self, line: list[Space], look: int, cross: Callable[[deque[Any]], None]) -> None:
+        self.baton._line = Crossing(line, look, cross)
+        self.baton._hand_over = map(methodcaller("hand_over"), iter(self.baton._line.popleft, None))
+        self.baton._wake = map(methodcaller("wake"), iter(self.baton._line.popleft, None))
 
     @property
     def awake(self) -> list[bool]:
-        return [not ready.locked() for ready in self.sleepers]
+        return [sleeper.awake for sleeper in self.sleepers]
 
 
 def test_each_wakes_the_next_and_the_last_the_loop() -> None:
@@ -108,6 +129,7 @@ def test_each_wakes_the_next_and_the_last_the_loop() -> None:
     assert (line.baton.passing, line.resumed) == (False, 1)
     line.give(1)
     assert line.awake == [True] * 4
+    assert {how for sleeper in line.sleepers for how in sleeper.how} == {"given up"}
 
 
 def test_nobody_is_woken_while_the_loop_reads_on() -> None:
@@ -138,13 +160,14 @@ def test_in_a_line_that_stands_or_crawls_the_loop_wakes_all_and_lets_nobody_wait
     assert sum(line.awake) == 1 + moved
     line.loop.fire()
     assert line.awake == [True] * 8
+    assert [sleeper.how for sleeper in line.sleepers] == [["given up"]] * (1 + moved) + [["kept"]] * (7 - moved)
     assert line.resumed == 2
     for _ in range(3):
         line.baton.go_on()  # who had the baton comes at last
     for _ in range(39):
         assert not line.baton.passing
         line.give(2)
-        assert all(line.awake)
+        assert [sleeper.how for sleeper in line.sleepers[-2:]] == [["kept"]] * 2
         line.loop.fire()
     line.loop.fire()
     line.give(2)
@@ -199,7 +222,7 @@ def test_who_joins_as_the_last_leaves_is_woken(look: int) -> None:
 def test_who_finds_that_another_was_faster_is_the_last() -> None:
     line = Line()
     line.give(1)
-    line.cross([line.resume], 1, deque.clear)
+    line.cross([LockSpace()], 1, deque.clear)
     line.baton.go_on()
     assert (line.baton.passing, line.resumed) == (False, 1)
 
@@ -248,13 +271,26 @@ def hurry() -> Iterator[None]:
     sys.setswitchinterval(before)
 
 
-class Nothing(Call[None]):
+class Nowhere:
+    """A cluster and an engine where nothing is held."""
+
+    def ready(self, name: str) -> Nowhere:
+        return self
+
+    def begin_release(self, resource: str, token: object) -> NotHeld:
+        return NotHeld("nothing is held here")
+
+
+def nothing() -> Releasing:
     """A call that ends as it begins."""
+    return Releasing(cast(Cluster, Nowhere()), "", "r", "token")
 
-    __slots__ = ()
 
-    def _start(self) -> None:
-        self._end(None)
+NOTHING = Err("not_held")
+
+
+async def work() -> None:
+    """What comes to its end in the loop."""
 
 
 def race(portal: Portal, interrupts: int) -> list[int]:
@@ -264,7 +300,7 @@ def race(portal: Portal, interrupts: int) -> list[int]:
     def work(number: int) -> None:
         while calls[number] < 3000 and not over.is_set():
             with contextlib.suppress(Interrupted):
-                portal.call(Nothing())
+                portal.call(nothing())
                 calls[number] += 1
 
     def outlast(number: int) -> None:
@@ -306,10 +342,10 @@ def portal() -> Iterator[Portal]:
     portal.close()
 
 
-def calling(portal: Portal) -> tuple[threading.Thread, list[None]]:
+def calling(portal: Portal) -> tuple[threading.Thread, list[object]]:
     """A thread that makes a call, and its results."""
-    results: list[None] = []
-    thread = threading.Thread(target=lambda: results.append(portal.call(Nothing(), budget=5)))
+    results: list[object] = []
+    thread = threading.Thread(target=lambda: results.append(portal.call(nothing(), budget=5)))
     thread.start()
     return thread, results
 
@@ -323,7 +359,7 @@ def test_what_is_called_while_the_baton_is_on_its_way_waits_for_the_last_in_line
     assert results == []
     portal._baton.go_on()
     thread.join(10)
-    assert results == [None]
+    assert results == [NOTHING]
 
 
 def test_who_calls_as_the_last_in_line_leaves_wakes_the_loop(portal: Portal) -> None:
@@ -335,12 +371,12 @@ def test_who_calls_as_the_last_in_line_leaves_wakes_the_loop(portal: Portal) -> 
     portal._baton.passing, portal._calls = True, Slow()
     thread, results = calling(portal)
     thread.join(10)
-    assert results == [None]
+    assert results == [NOTHING]
 
 
 def test_main_thread_waits_for_nobody_in_line(portal: Portal) -> None:
     portal._baton.passing = True
-    assert portal.call(Nothing(), budget=5) is None
+    assert portal.call(nothing(), budget=5) == NOTHING
     assert portal._baton.passing
     portal._baton.go_on()
 
@@ -359,13 +395,13 @@ def test_call_given_up_is_taken_back_whatever_comes_next(portal: Portal, monkeyp
     portal._baton.passing = False
     failed: list[BaseException] = []
 
-    def work() -> None:
+    def call() -> None:
         try:
-            portal.call(Nothing(undo=lambda _: undone.set()))
+            portal.call(Working(work, undo=lambda _: undone.set()))
         except Interrupted as error:
             failed.append(error)
 
-    thread = threading.Thread(target=work)
+    thread = threading.Thread(target=call)
     thread.start()
     thread.join(10)
     assert failed

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 import threading
 import time
+from collections import deque
+from typing import Any
 
 import pytest
 
 from redlock_cluster import portal as portal_module
-from redlock_cluster.calls import Call
+from redlock_cluster.calls import Call, Working
 from redlock_cluster.parking import NATIVE, LockSpace, NativeSpace, Space
 from redlock_cluster.portal import Portal
 
@@ -40,8 +43,9 @@ def test_wake_ends_a_sleep(space: Space, seconds: float) -> None:
     assert slept == [True]
 
 
-def test_wake_that_comes_first_counts_once(space: Space) -> None:
-    space.wake()
+@pytest.mark.parametrize("how", ["wake", "hand_over"])
+def test_wake_that_comes_first_counts_once(space: Space, how: str) -> None:
+    getattr(space, how)()
     assert space.sleep(5)
     assert not space.sleep(0.01)
 
@@ -66,25 +70,20 @@ def test_sleeping_takes_no_processor_time_and_lets_others_run(space: Space) -> N
     assert not thread.is_alive()
 
 
-class Nothing(Call[str]):
-    """Ends at once."""
-
-    __slots__ = ()
-
-    def _start(self) -> None:
-        self.result = "done"
-        self._end(None)
+async def done() -> str:
+    return "done"
 
 
-class Twice(Nothing):
-    """Its caller is woken once before it has ended."""
+def hasty() -> Call[str]:
+    """Its caller is woken before it has ended."""
 
-    __slots__ = ()
+    async def work() -> str:
+        call.space.wake()
+        await asyncio.sleep(0.3)  # until the caller has noticed
+        return "done"
 
-    def _start(self) -> None:
-        self.wake()
-        time.sleep(0.3)  # until it has noticed
-        super()._start()
+    call = Working(work)
+    return call
 
 
 def called(portal: Portal, calls: list[Call[str]]) -> list[str]:
@@ -99,7 +98,7 @@ def called(portal: Portal, calls: list[Call[str]]) -> list[str]:
 def test_who_is_woken_too_early_sleeps_on(native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(portal_module, "NATIVE", native)
     portal = Portal()
-    assert called(portal, [Nothing(), Twice(), Nothing()]) == ["done"] * 3
+    assert called(portal, [Working(done), hasty(), Working(done)]) == ["done"] * 3
     assert {type(space) for space in portal._spaces} == {NativeSpace if native else LockSpace}
     portal.close()
 
@@ -107,20 +106,86 @@ def test_who_is_woken_too_early_sleeps_on(native: bool, monkeypatch: pytest.Monk
 def test_threads_use_a_place_again() -> None:
     portal = Portal()
     for _ in range(3):
-        assert called(portal, [Nothing() for _ in range(50)]) == ["done"] * 50
+        assert called(portal, [Working(done) for _ in range(50)]) == ["done"] * 50
     assert len(portal._spaces) == 1
     portal.close()
 
 
-def test_without_ctypes_locks_of_the_threading_module_do() -> None:
-    code = """
-import sys
-sys.modules["ctypes"] = None
+@pytest.mark.parametrize("native", [True, False])
+def test_place_of_who_was_told_before_it_slept_is_clean_when_it_is_used_again(
+    native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Late(deque[Any]):
+        def append(self, call: Call[str]) -> None:
+            super().append(call)
+            portal._wake()
+            while not call.ended:
+                time.sleep(0.001)
+
+    monkeypatch.setattr(portal_module, "NATIVE", native)
+    portal = Portal()
+    portal._calls = Late()
+    assert called(portal, [Working(done) for _ in range(5)]) == ["done"] * 5
+    (space,) = portal._spaces
+    assert not space.sleep(0)
+    portal._calls = deque()
+    portal.close()
+
+
+def printed(code: str) -> str:
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "sys.modules['ctypes'] = None",
+        "ctypes.CDLL = fail(OSError)",
+        "ctypes.CDLL = fail(MemoryError)",
+        "del ctypes.pythonapi",
+    ],
+)
+def test_without_a_ctypes_that_works_locks_of_the_threading_module_do(broken: str) -> None:
+    code = f"""
+import ctypes, sys
+def fail(error):
+    def failing(*_, **__):
+        raise error
+    return failing
+{broken}
 from redlock_cluster.parking import NATIVE, LockSpace
 from redlock_cluster.portal import Portal
 portal = Portal()
 print(NATIVE, portal._space is LockSpace)
 portal.close()
 """
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert run.stdout == "False True\n", run.stderr
+    assert printed(code) == "False True\n"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_signals_interrupt_a_sleep_or_leave_it_as_long_as_it_was(kind: type[Space]) -> None:
+    """Where `threading` was first imported by another thread, Python 3.11 takes that one for the main thread."""
+    code = f"""
+import signal, time
+from redlock_cluster.parking import {kind.__name__}
+space = {kind.__name__}()
+seen = []
+signal.signal(signal.SIGALRM, lambda *_: seen.append(1))
+signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)
+before = time.monotonic()
+print(space.sleep(0.3), 0.3 <= time.monotonic() - before < 5, len(seen) > 3)
+def interrupt(*_):
+    raise KeyboardInterrupt
+for seconds in -1, 30:
+    signal.signal(signal.SIGALRM, interrupt)
+    try:
+        space.sleep(seconds)
+    except KeyboardInterrupt:
+        print("interrupted")
+signal.setitimer(signal.ITIMER_REAL, 0)
+space.wake()
+print(space.sleep(-1))
+"""
+    assert printed(code) == "False True True\ninterrupted\ninterrupted\nTrue\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from operator import methodcaller
 
 import pytest
 
@@ -11,6 +12,7 @@ import redlock_cluster.engine.connection as connection_module
 from redlock_cluster import AsyncLease, Err, Vote
 from redlock_cluster.calls import Acquiring
 from redlock_cluster.engine.waiting import RETRY
+from redlock_cluster.parking import LockSpace
 
 from .test_lanes import engine_of
 from .test_release_and_extend import held
@@ -80,7 +82,7 @@ async def test_a_deadline_counts_for_all_servers_at_once_before_anybody_conclude
         supervisor = group.supervisor
         told = lambda _, outcome: outcome  # noqa: E731
         call = Acquiring(supervisor._cluster, supervisor._name or "", "r", 10, 0, told, lambda _: None)
-        call.wake, call.give = lambda: None, lambda wake: wake()
+        call.space, call.give = LockSpace(), methodcaller("wake")
         call.begin()
         async with asyncio.timeout(5):
             while not call.ended:
