@@ -7,6 +7,7 @@ tells its thread.
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar, cast
@@ -43,14 +44,12 @@ class Operation(Protocol):
         """Nobody wants its outcome any more."""
 
 
-class Call(Generic[T]):
+class Call(ABC, Generic[T]):
     """One call on its way: waits in the queue, runs in the loop, ends with a result or an exception.
 
     undo: takes back a result that its caller will not receive
     kept: it runs to its end even if its caller has gone, as a release must
     space: where the caller sleeps; give: asked in the loop, once, to have it woken there soon
-
-    Not an ABC, whose instances take longer to make.
     """
 
     __slots__ = ("_begun", "_running", "_undo", "abandoned", "ended", "error", "give", "kept", "result", "space")
@@ -75,8 +74,9 @@ class Call(Generic[T]):
         except BaseException as error:  # noqa: BLE001  it is the caller's, whatever it is
             self._end(error)
 
+    @abstractmethod
     def _start(self) -> None:
-        raise NotImplementedError
+        """Begins something that leads to the end."""
 
     def _follow(self, coroutine: Coroutine[object, object, R], then: Callable[[R], None]) -> None:
         """Goes on with what the coroutine returns, or ends with what it raises."""
@@ -154,13 +154,13 @@ class Rounds(Call[T]):
     _cluster: Cluster
     _name: str
 
+    @abstractmethod
     def _begin(self, engine: Engine) -> Operation | None:
         """Begins the round, if one is needed."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _conclude(self) -> None:
         """The round is decided: what it came to is the result, or something leads on from there."""
-        raise NotImplementedError
 
     def _start(self) -> None:
         engine = self._cluster.ready(self._name)

@@ -8,6 +8,7 @@ own locks can also be released without the interpreter's lock, through its stabl
 from __future__ import annotations
 
 import _thread
+import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -82,11 +83,9 @@ class NativeSpace:
 
     def sleep(self, seconds: float) -> bool:
         """Until somebody wakes it (true) or the time has passed; -1 for ever. Signal handlers may raise out of it."""
-        if seconds < 0:
-            while (result := _acquire(self._lock, -1, 1)) == _INTERRUPTED:  # by a signal whose handler has run by now
-                pass
-            return bool(result == _ACQUIRED)
-        until = time.monotonic() + seconds
-        while (result := _acquire(self._lock, int(seconds * 1_000_000), 1)) == _INTERRUPTED:
-            seconds = max(0.0, until - time.monotonic())
-        return bool(result == _ACQUIRED)
+        until = time.monotonic() + seconds if seconds >= 0 else math.inf
+        while True:
+            result = _acquire(self._lock, -1 if until == math.inf else int(seconds * 1_000_000), 1)
+            if result != _INTERRUPTED:
+                return bool(result == _ACQUIRED)
+            seconds = max(0.0, until - time.monotonic())  # a signal came, and its handler has run by now

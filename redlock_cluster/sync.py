@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import ExitStack
 from typing import NoReturn, Self, TypeVar
 
-from redlock_cluster.calls import Acquiring, Releasing, Working
+from redlock_cluster.calls import Acquiring, Call, Releasing, Working
 from redlock_cluster.core.batches import WINDOW
 from redlock_cluster.core.leases import LeaseRecord
 from redlock_cluster.core.names import Resource
@@ -54,7 +54,7 @@ class Supervisor:
         return self._own
 
     def _entry(self) -> Entry:
-        return (self._own or self._home).entry(self._deployment)
+        return self._home.entry(self._deployment)
 
     def start(self) -> Self:
         """Connects; returns when each server has connected or failed once, at most `connect_timeout`.
@@ -101,10 +101,7 @@ class Supervisor:
         """
         entry = self._entry()
         call = Acquiring(entry.cluster, entry.name, resource, ttl, wait, self._locked, give_up)
-        try:
-            return entry.portal.call(call, entry.longest(wait))
-        except PortalStuck as stuck:
-            return refused(QuorumUnavailable(str(stuck)))
+        return _through(entry, call, entry.longest(wait), refused)
 
     def unlock(self, resource: Resource, lease: Lease | str) -> Ok[None] | Lost:
         """Releases a lock by its lease, or by its token alone.
@@ -139,7 +136,7 @@ class Supervisor:
                 return Ok(lease)
             return Ok(Lease(self, engine, outcome))
 
-        if isinstance(lease, Lease) and lease._engine.forked:
+        if _inherited(lease):
             return lost(NotHeld(PARENTS))
         return self._call(extend, 2 * self._entry().server_timeout, lost)
 
@@ -232,10 +229,7 @@ class Supervisor:
         """For handles: the lease, or the exception."""
         entry = self._entry()
         call = Acquiring(entry.cluster, entry.name, resource, ttl, wait, self._granted, abandon)
-        try:
-            return entry.portal.call(call, entry.longest(wait))
-        except PortalStuck as stuck:
-            raise QuorumUnavailable(str(stuck)) from None
+        return _through(entry, call, entry.longest(wait), _fail)
 
     def _granted(self, engine: Engine, outcome: LeaseRecord | LockNotAcquired) -> Lease:
         if isinstance(outcome, LockNotAcquired):
@@ -246,13 +240,10 @@ class Supervisor:
         return refused(outcome) if isinstance(outcome, LockNotAcquired) else Ok(Lease(self, engine, outcome))
 
     def _release(self, resource: Resource, lease: Lease | str) -> Ok[None] | Lost:
-        if isinstance(lease, Lease) and lease._engine.forked:
+        if _inherited(lease):
             return lost(NotHeld(PARENTS))
         entry = self._entry()
-        try:
-            return entry.portal.call(Releasing(entry.cluster, entry.name, resource, lease), entry.longest_release)
-        except PortalStuck as stuck:
-            return lost(QuorumUnavailable(str(stuck)))
+        return _through(entry, Releasing(entry.cluster, entry.name, resource, lease), entry.longest_release, lost)
 
     def _finish_many(
         self,
@@ -265,7 +256,7 @@ class Supervisor:
         def all_lost(error: RedlockError) -> list[Ok[T] | Lost]:
             return [lost(error) for _ in leases]
 
-        if any(lease._engine.forked for lease in leases if isinstance(lease, Lease)):
+        if any(map(_inherited, leases)):
             return all_lost(NotHeld(PARENTS))
         return self._call(work, 2 * self._patience(leases), all_lost, kept=kept)
 
@@ -281,18 +272,28 @@ class Supervisor:
         undo: Callable[[T], object] | None = None,
         kept: bool = False,
     ) -> T:
-        """Runs a coroutine on the engine in the portal. stuck: what it comes to when the portal's thread is stuck"""
+        """Runs a coroutine on the engine in the portal. stuck: as `_through`"""
         entry = self._entry()
 
         async def worked() -> T:
             cluster, name = entry.cluster, entry.name
             return await work(cluster.ready(name) or await cluster.engine(name))
 
-        try:
-            return entry.portal.call(Working(worked, undo, kept), budget + entry.starting)
-        except PortalStuck as error:
-            return stuck(QuorumUnavailable(str(error)))
+        return _through(entry, Working(worked, undo, kept), budget + entry.starting, stuck)
+
+
+def _through(entry: Entry, call: Call[T], budget: float, stuck: Callable[[QuorumUnavailable], T]) -> T:
+    """Makes a call through the portal. stuck: what it comes to when the portal's thread is stuck"""
+    try:
+        return entry.portal.call(call, budget)
+    except PortalStuck as error:
+        return stuck(QuorumUnavailable(str(error)))
+
+
+def _inherited(lease: object) -> bool:
+    """Whether it is a lease of the process that this one was forked from."""
+    return isinstance(lease, Lease) and lease._engine.forked
 
 
 def _fail(error: RedlockError) -> NoReturn:
-    raise error
+    raise error from None
