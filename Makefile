@@ -41,7 +41,7 @@ compiled: $(VENV)/.demo
 	mkdir -p $(COMPILED)
 	tar -cf - --exclude=./build --exclude=./$(VENV) --exclude=.venvs --exclude=.git . | tar -xf - -C $(COMPILED)
 	cd $(COMPILED) && HATCH_BUILD_HOOKS_ENABLE=1 ../../$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
-	cd $(COMPILED) && ../../$(BIN)/python -c 'from redlock_cluster.engine import volleys; print(volleys.__file__)' | grep '[.]so$$'
+	cd $(COMPILED) && ../../$(BIN)/python -c 'from redlock_cluster.wire import flight; print(flight.__file__)' | grep '[.]so$$'
 
 simulate: $(VENV)/.dev
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS)

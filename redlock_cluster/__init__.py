@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from redlock_cluster.aio import AsyncSupervisor
-    from redlock_cluster.core.leases import LeaseState
+    from redlock_cluster.core.lease_record import LeaseState
     from redlock_cluster.core.votes import ServerVote, Vote
     from redlock_cluster.default import AsyncDefaultSupervisor, AsyncRedlock, DefaultSupervisor, Redlock
-    from redlock_cluster.engine.server import GroupStatus, ServerState, ServerStatus
-    from redlock_cluster.engine.supervisor import ClusterStatus, Status
-    from redlock_cluster.engine.waiting import RETRY, Policy
+    from redlock_cluster.engine.deployment import ClusterStatus, Status
+    from redlock_cluster.engine.retry import RETRY, Policy
     from redlock_cluster.errors import (
         ClosedError,
         Contended,
@@ -32,10 +31,11 @@ if TYPE_CHECKING:
         QuorumUnavailable,
         RedlockError,
     )
-    from redlock_cluster.leases import AsyncLease, Lease
-    from redlock_cluster.mutexes import AsyncMutex, Mutex
+    from redlock_cluster.handles.lease import AsyncLease, Lease
+    from redlock_cluster.handles.mutex import AsyncMutex, Mutex
     from redlock_cluster.results import Err, Ok
     from redlock_cluster.sync import Supervisor
+    from redlock_cluster.wire.pool import GroupStatus, ServerState, ServerStatus
 
 __all__ = [
     "RETRY",
@@ -72,13 +72,12 @@ __all__ = [
 
 _HOMES = {
     "aio": ("AsyncSupervisor",),
-    "core.leases": ("LeaseState",),
+    "core.lease_record": ("LeaseState",),
     "core.votes": ("ServerVote", "Vote"),
     "default": ("AsyncDefaultSupervisor", "AsyncRedlock", "DefaultSupervisor", "Redlock"),
-    "engine.group": ("GroupStatus",),
-    "engine.server": ("ServerState", "ServerStatus"),
-    "engine.supervisor": ("ClusterStatus", "Status"),
-    "engine.waiting": ("RETRY", "Policy"),
+    "wire.pool": ("GroupStatus", "ServerState", "ServerStatus"),
+    "engine.deployment": ("ClusterStatus", "Status"),
+    "engine.retry": ("RETRY", "Policy"),
     "errors": (
         "ClosedError",
         "Contended",
@@ -89,8 +88,8 @@ _HOMES = {
         "QuorumUnavailable",
         "RedlockError",
     ),
-    "leases": ("AsyncLease", "Lease"),
-    "mutexes": ("AsyncMutex", "Mutex"),
+    "handles.lease": ("AsyncLease", "Lease"),
+    "handles.mutex": ("AsyncMutex", "Mutex"),
     "results": ("Err", "Ok"),
     "sync": ("Supervisor",),
 }

@@ -9,16 +9,16 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from typing import Self, TypeVar, overload
 
-from redlock_cluster.core.leases import LeaseRecord
-from redlock_cluster.core.names import Resource
+from redlock_cluster.core.lease_record import LeaseRecord
+from redlock_cluster.core.resource import Resource
 from redlock_cluster.core.timing import Seconds
-from redlock_cluster.engine.cluster import Cluster, Source
-from redlock_cluster.engine.comparisons import Release
-from redlock_cluster.engine.supervisor import Engine, Status
-from redlock_cluster.engine.waiting import RETRY, Wait
+from redlock_cluster.engine.deployment import Engine, Status
+from redlock_cluster.engine.deployments import Cluster, Source
+from redlock_cluster.engine.release import Release
+from redlock_cluster.engine.retry import RETRY, Wait
 from redlock_cluster.errors import ClosedError, LockNotAcquired, RedlockError
-from redlock_cluster.leases import AsyncLease, elsewhere, known, records, unlocked
-from redlock_cluster.mutexes import AsyncMutex
+from redlock_cluster.handles.lease import AsyncLease, elsewhere, known, records, unlocked
+from redlock_cluster.handles.mutex import AsyncMutex
 from redlock_cluster.results import Err, Lost, Ok, Refused, lost, refused
 
 __all__ = ["AsyncSupervisor"]

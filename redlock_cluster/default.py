@@ -11,14 +11,14 @@ import os
 from typing import Final, Self
 
 from redlock_cluster.aio import AsyncSupervisor
-from redlock_cluster.engine.cluster import Cluster, Source
-from redlock_cluster.engine.supervisor import Engine
+from redlock_cluster.engine.deployment import Engine
+from redlock_cluster.engine.deployments import Cluster, Source
 from redlock_cluster.errors import OptionsError
-from redlock_cluster.home import Home
 from redlock_cluster.options import Options
 from redlock_cluster.options.file import load_options
-from redlock_cluster.portal import process_lock
 from redlock_cluster.sync import Supervisor
+from redlock_cluster.threads.portal import process_lock
+from redlock_cluster.threads.runtime import Home
 
 __all__ = ["AsyncDefaultSupervisor", "AsyncRedlock", "DefaultSupervisor", "Redlock"]
 

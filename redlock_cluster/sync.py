@@ -8,22 +8,22 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import ExitStack
 from typing import NoReturn, Self, TypeVar
 
-from redlock_cluster.calls import Acquiring, Call, Releasing, Working
 from redlock_cluster.core.batches import WINDOW
-from redlock_cluster.core.leases import LeaseRecord
-from redlock_cluster.core.names import Resource
+from redlock_cluster.core.lease_record import LeaseRecord
+from redlock_cluster.core.resource import Resource
 from redlock_cluster.core.timing import Seconds
-from redlock_cluster.engine.cluster import Source
-from redlock_cluster.engine.locks import PARENTS
-from redlock_cluster.engine.supervisor import Engine, Status
-from redlock_cluster.engine.waiting import RETRY, Wait
+from redlock_cluster.engine.deployment import Engine, Status
+from redlock_cluster.engine.deployments import Source
+from redlock_cluster.engine.engine import PARENTS
+from redlock_cluster.engine.retry import RETRY, Wait
 from redlock_cluster.errors import ClosedError, LockNotAcquired, NotHeld, QuorumUnavailable, RedlockError
-from redlock_cluster.home import Entry, Home
-from redlock_cluster.leases import Lease, abandon, elsewhere, give_up, known, records, unlocked
-from redlock_cluster.mutexes import Mutex
+from redlock_cluster.handles.lease import Lease, abandon, elsewhere, give_up, known, records, unlocked
+from redlock_cluster.handles.mutex import Mutex
 from redlock_cluster.options.file import load_options
-from redlock_cluster.portal import PortalStuck
 from redlock_cluster.results import Lost, Ok, Refused, lost, refused, value_of
+from redlock_cluster.threads.calls import Acquiring, Call, Releasing, Working
+from redlock_cluster.threads.portal import PortalStuck
+from redlock_cluster.threads.runtime import Entry, Home
 
 __all__ = ["Supervisor"]
 

@@ -16,7 +16,7 @@ from typing import Final
 import pytest
 from pydantic import SecretStr
 
-from redlock_cluster.engine.ports import SystemEntropy
+from redlock_cluster.wire.ports import SystemEntropy
 
 _WHOLE: Final = re.compile(r"[0-9A-Za-z+/]{22}@")
 _DIGITS: Final = re.compile(r"(?=([0-9A-Za-z+/]{22}))")

@@ -12,7 +12,7 @@ import uvloop
 from harness import HOST, TTL, Groups, Library, Request, ready, say, serve
 
 from redlock_cluster import AsyncLease, AsyncSupervisor, Err, Lease, Ok, Supervisor
-from redlock_cluster.engine import volleys
+from redlock_cluster.wire import flight
 
 HELD_TTL = 600
 """Seconds; for leases that are counted while they are held."""
@@ -155,5 +155,5 @@ def _resident() -> int:
 
 if __name__ == "__main__":
     packages = ("redlock-cluster", "hiredis", "uvloop")
-    about = {"engine": "interpreted" if str(volleys.__file__).endswith(".py") else "compiled by mypyc"}
+    about = {"engine": "interpreted" if str(flight.__file__).endswith(".py") else "compiled by mypyc"}
     serve(Library(packages, sync=SyncFace, aio=connect, more={"many": many, "memory": memory}, about=about))

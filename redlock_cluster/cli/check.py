@@ -12,8 +12,8 @@ from rich.text import Text
 from redlock_cluster import Supervisor
 
 if TYPE_CHECKING:
-    from redlock_cluster.engine.server import GroupStatus, ServerStatus
-    from redlock_cluster.engine.supervisor import Status
+    from redlock_cluster.engine.deployment import Status
+    from redlock_cluster.wire.pool import GroupStatus, ServerStatus
 
 __all__ = ["check_servers"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from redlock_cluster.core.names import Resource, resource_text
+from redlock_cluster.core.resource import Resource, resource_text
 
 __all__ = ["CHUNK", "WINDOW", "chunks", "distinct"]
 

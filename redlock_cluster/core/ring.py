@@ -13,7 +13,7 @@ from hashlib import md5
 
 from uhashring import HashRing
 
-from redlock_cluster.core.names import Resource, resource_bytes
+from redlock_cluster.core.resource import Resource, resource_bytes
 
 __all__ = ["Ring"]
 

@@ -5,18 +5,13 @@ from __future__ import annotations
 import asyncio
 from binascii import crc32
 
-from redlock_cluster.core.leases import LeaseRecord, LeaseState
-from redlock_cluster.core.names import Resource, resource_text
-from redlock_cluster.core.rounds import Outcome, quorum_of
+from redlock_cluster.core.lease_record import LeaseRecord, LeaseState
+from redlock_cluster.core.resource import Resource, resource_text
+from redlock_cluster.core.tally import Outcome, quorum_of
 from redlock_cluster.core.timing import Timing
 from redlock_cluster.core.votes import ServerVote, Token, Verdict
-from redlock_cluster.engine.attempts import Attempt, Inspection
-from redlock_cluster.engine.comparisons import Extension, Release, give_back
-from redlock_cluster.engine.deadlines import Deadlines
-from redlock_cluster.engine.lanes import Lane
-from redlock_cluster.engine.outbox import Outbox
-from redlock_cluster.engine.ports import Ports
-from redlock_cluster.engine.server import GroupStatus, Server, ServerState
+from redlock_cluster.engine.acquire import Attempt, Inspection
+from redlock_cluster.engine.release import Extension, Release, give_back
 from redlock_cluster.errors import (
     Contended,
     LeaseLost,
@@ -26,6 +21,11 @@ from redlock_cluster.errors import (
     RedlockError,
 )
 from redlock_cluster.options import DeploymentOptions, GroupOptions
+from redlock_cluster.wire.deadlines import Deadlines
+from redlock_cluster.wire.flusher import Outbox
+from redlock_cluster.wire.pipeline import Lane
+from redlock_cluster.wire.pool import GroupStatus, Server, ServerState
+from redlock_cluster.wire.ports import Ports
 
 __all__ = ["Group"]
 

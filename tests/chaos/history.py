@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from redlock_cluster.engine.ports import system_clock
+from redlock_cluster.wire.ports import system_clock
 
 __all__ = ["Event", "History", "Tail", "clock", "end_of", "merged", "slot_of"]
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from redlock_cluster.core.commands import probes
+from redlock_cluster.core.dialect import probes
 from redlock_cluster.lua import EXTEND, RELEASE
 
 VALKEY_9, REDIS_84, REDIS_8, REDIS_7, REDIS_6 = ALL = ("valkey-9", "redis-8.4", "redis-8", "redis-7", "redis-6")

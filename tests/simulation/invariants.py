@@ -6,8 +6,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from redlock_cluster import Err, Ok
-from redlock_cluster.core.leases import LeaseState
-from redlock_cluster.leases import AsyncLease
+from redlock_cluster.core.lease_record import LeaseState
+from redlock_cluster.handles.lease import AsyncLease
 from redlock_cluster.testing.simulation import SimulatedClient, Simulation
 
 from .history import History

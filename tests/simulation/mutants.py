@@ -28,19 +28,19 @@ MUTANTS = (
     Mutant(
         "quorum",
         "a quorum is one server less",
-        (Edit("core/rounds.py", "return size // 2 + 1", "return size // 2"),),
+        (Edit("core/tally.py", "return size // 2 + 1", "return size // 2"),),
     ),
     Mutant(
         "mark",
         "rounds that leave together are won with one server less",
         (
             Edit(
-                "engine/volleys.py",
+                "wire/flight.py",
                 "if self._whole == self._lane.quorum:",
                 "if self._whole == self._lane.quorum - 1:",
             ),
             Edit(
-                "engine/volleys.py",
+                "wire/flight.py",
                 "sorted(self._heard)[-self._lane.quorum]",
                 "sorted(self._heard)[1 - self._lane.quorum]",
             ),
@@ -49,19 +49,19 @@ MUTANTS = (
     Mutant(
         "unread",
         "whatever a server sends counts as what it was expected to send",
-        (Edit("engine/volleys.py", "if not usual or self.apart:", "if self.apart:"),),
+        (Edit("wire/flight.py", "if not usual or self.apart:", "if self.apart:"),),
     ),
     Mutant(
         "common",
         "an answer that differs counts as what the others of its volley say",
-        (Edit("engine/volleys.py", "if not usual and offset not in self.apart:", "if False:"),),
+        (Edit("wire/flight.py", "if not usual and offset not in self.apart:", "if False:"),),
     ),
     Mutant(
         "apart",
         "a round that counts its votes itself hears no usual one",
         (
             Edit(
-                "engine/volleys.py",
+                "wire/flight.py",
                 "                here.reply(connection, reply)\n",
                 "                if not usual:\n                    here.reply(connection, reply)\n",
             ),
@@ -89,7 +89,7 @@ MUTANTS = (
         "a failed attempt gives nothing back",
         (
             Edit(
-                "engine/attempts.py",
+                "engine/acquire.py",
                 "sent, self.sent = self.sent & ~self.declined, 0",
                 "sent, self.sent = 0, 0",
             ),
@@ -100,7 +100,7 @@ MUTANTS = (
         "a failed attempt gives back on another connection of the pool",
         (
             Edit(
-                "engine/attempts.py",
+                "engine/acquire.py",
                 "        for link in self.lane.links:\n            if sent >> link.index & 1:\n",
                 "        for link in self.group.lanes[self.group.lanes.index(self.lane) - 1].links:\n"
                 "            if sent >> link.index & 1:\n",
@@ -112,8 +112,8 @@ MUTANTS = (
         "a release deletes without comparing the token",
         (
             Edit("lua/release.lua", "if redis.call('GET', KEYS[1]) ~= ARGV[1] then", "if false then"),
-            Edit("core/commands.py", 'release = "DELIFEQ"', "release = None"),
-            Edit("core/commands.py", 'release = "DELEX"', "release = None"),
+            Edit("core/dialect.py", 'release = "DELIFEQ"', "release = None"),
+            Edit("core/dialect.py", 'release = "DELEX"', "release = None"),
         ),
     ),
     Mutant(
@@ -121,7 +121,7 @@ MUTANTS = (
         "validity is measured by the wall clock",
         (
             Edit(
-                "engine/ports.py",
+                "wire/ports.py",
                 "self.clock: Clock = clock or system_clock()",
                 'self.clock: Clock = getattr(clock, "wall", clock) or system_clock()',
             ),
@@ -132,7 +132,7 @@ MUTANTS = (
         "validity is measured by a clock that stands still while the machine is suspended",
         (
             Edit(
-                "engine/ports.py",
+                "wire/ports.py",
                 "self.clock: Clock = clock or system_clock()",
                 'self.clock: Clock = getattr(clock, "monotonic", clock) or system_clock()',
             ),
@@ -143,7 +143,7 @@ MUTANTS = (
         "validity is not checked after an extension",
         (
             Edit(
-                "core/leases.py",
+                "core/lease_record.py",
                 "if now >= self.valid_until or votes.outcome is Outcome.GONE:",
                 "if votes.outcome is Outcome.GONE:",
             ),
@@ -160,7 +160,7 @@ MUTANTS = (
         "a failed attempt gives back only where the grant was heard of",
         (
             Edit(
-                "engine/attempts.py",
+                "engine/acquire.py",
                 "sent, self.sent = self.sent & ~self.declined, 0",
                 "sent, self.sent = self.sent & tally.granted, 0",
             ),
@@ -169,14 +169,14 @@ MUTANTS = (
     Mutant(
         "debts",
         "what could not be released is not owed",
-        (Edit("engine/link.py", "        self._debts[debt.key, debt.token] = debt\n", "        pass\n"),),
+        (Edit("wire/keeper.py", "        self._debts[debt.key, debt.token] = debt\n", "        pass\n"),),
     ),
     Mutant(
         "kill",
         "the predecessor of a connection is not killed",
         (
             Edit(
-                "engine/link.py",
+                "wire/keeper.py",
                 'connection.send(pack_command((b"CLIENT", b"KILL", b"ID", client_id)), _Killed(self, client_id))',
                 "pass",
             ),
@@ -186,7 +186,7 @@ MUTANTS = (
     Mutant(
         "shorter",
         "a lease believes in its old end while an extension with a shorter ttl is under way",
-        (Edit("core/leases.py", "self.valid_until = min(self.valid_until, valid_until)", "pass"),),
+        (Edit("core/lease_record.py", "self.valid_until = min(self.valid_until, valid_until)", "pass"),),
         300,
     ),
     Mutant(
@@ -194,11 +194,11 @@ MUTANTS = (
         "a server that does not answer counts as one that refuses",
         (
             Edit(
-                "core/rounds.py",
+                "core/tally.py",
                 "        if absent > spare:\n            self.verdict = Verdict.UNAVAILABLE\n        elif",
                 "        if",
             ),
-            Edit("core/rounds.py", "elif absent + outstanding <= spare and not", "elif not"),
+            Edit("core/tally.py", "elif absent + outstanding <= spare and not", "elif not"),
         ),
     ),
 )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from redlock_cluster import ClosedError, Err
-from redlock_cluster.engine.waiting import Wait
+from redlock_cluster.engine.retry import Wait
 from redlock_cluster.testing.simulation import Connection, Network, SimulatedClient, Simulation, stream
 
 from .faults import Faults

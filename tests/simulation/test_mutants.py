@@ -19,10 +19,10 @@ def test_an_engine_that_is_broken_on_purpose_is_noticed(mutant: Mutant) -> None:
 
 def test_an_engine_that_is_not_broken_is_not_noticed() -> None:
     with pytest.raises(AssertionError, match="was not noticed in 20 histories"):
-        hunt(Mutant("same", "nothing is", (Edit("core/rounds.py", "size // 2 + 1", "1 + size // 2"),), bound=20))
+        hunt(Mutant("same", "nothing is", (Edit("core/tally.py", "size // 2 + 1", "1 + size // 2"),), bound=20))
 
 
 @pytest.mark.parametrize("old", ["this text is nowhere", "import"])
 def test_a_mutant_whose_text_is_not_there_exactly_once_fails_loudly(old: str, tmp_path: Path) -> None:
     with pytest.raises(NotFound):
-        mutate(tmp_path, Mutant("gone", "nothing", (Edit("core/rounds.py", old, ""),)))
+        mutate(tmp_path, Mutant("gone", "nothing", (Edit("core/tally.py", old, ""),)))

@@ -47,14 +47,14 @@ def test_the_core_is_pure(path: Path) -> None:
 
 @pytest.mark.parametrize("path", sources("engine"), ids=lambda p: p.name)
 def test_the_engine_knows_no_face(path: Path) -> None:
-    assert not own(path) & {"aio", "sync", "portal", "default", "leases", "mutexes", "cli", "testing"}
+    assert not own(path) & {"aio", "sync", "threads", "default", "handles", "cli", "testing"}
 
 
 def test_only_engine_faces_portal_cli_and_testing_import_asyncio() -> None:
-    allowed = {"aio.py", "baton.py", "calls.py", "default.py", "portal.py"}
+    allowed = {"aio.py", "default.py"}
     for path in ROOT.rglob("*.py"):
         top = path.relative_to(ROOT).parts[0]
-        if top not in {"engine", "cli", "testing"} and path.name not in allowed:
+        if top not in {"engine", "wire", "threads", "cli", "testing"} and path.name not in allowed:
             assert "asyncio" not in imports(path), path
 
 

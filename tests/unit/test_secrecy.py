@@ -14,9 +14,9 @@ from secrecy import SECRETS, Secrets
 
 from redlock_cluster import Contended, Err, LeaseLost, LeaseState, NotHeld, QuorumUnavailable
 from redlock_cluster.core.votes import ServerVote, Vote, owner_label
-from redlock_cluster.engine.ports import SystemEntropy
+from redlock_cluster.wire.ports import SystemEntropy
 
-from .engine.wires import REDIS_6, AutomaticGroup, Clock, bulk, honest, turns
+from .engine.scripted import REDIS_6, AutomaticGroup, Clock, bulk, honest, turns
 
 pytest_plugins = ["pytester"]
 
@@ -96,7 +96,7 @@ def test_of_many_tokens_the_newest_are_remembered() -> None:
 
 
 def test_the_package_logs_everything_while_it_is_tested() -> None:
-    assert logging.getLogger("redlock_cluster.engine.link").isEnabledFor(logging.DEBUG)
+    assert logging.getLogger("redlock_cluster.wire.keeper").isEnabledFor(logging.DEBUG)
 
 
 def said(thing: object) -> Iterator[str]:

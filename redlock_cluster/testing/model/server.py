@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from redlock_cluster.testing.model import clients, containers, generic, greeting, scripting, strings  # noqa: F401
+from redlock_cluster.testing.model import clients, containers, generic, scripting, session_commands, strings  # noqa: F401
 from redlock_cluster.testing.model.core import Core, Session
 from redlock_cluster.testing.model.registry import Command, commands_of, find
 from redlock_cluster.testing.model.replies import CommandError, Failure, Reply, encode, invalidation
@@ -159,10 +159,10 @@ class ModelClient:
         core = self._core
         stranger = not self._session.authenticated and words[0].upper() not in _BEFORE_AUTH
         if stranger and core.version.valkey:
-            raise CommandError(greeting.NO_AUTH)
+            raise CommandError(session_commands.NO_AUTH)
         found = find(core, words)
         if stranger:
-            raise CommandError(greeting.NO_AUTH)
+            raise CommandError(session_commands.NO_AUTH)
         return found
 
 

@@ -8,8 +8,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from redlock_cluster.aio import AsyncSupervisor
-from redlock_cluster.engine.cluster import Cluster
-from redlock_cluster.engine.ports import Clock, Ports
+from redlock_cluster.engine.deployments import Cluster
 from redlock_cluster.options import Options
 from redlock_cluster.options.file import load_options
 from redlock_cluster.testing.model import VALKEY_9, ModelServer, ModelVersion
@@ -18,6 +17,7 @@ from redlock_cluster.testing.simulation.entropy import SeededEntropy, stream
 from redlock_cluster.testing.simulation.loop import VirtualLoop
 from redlock_cluster.testing.simulation.network import Network
 from redlock_cluster.testing.simulation.processes import Process
+from redlock_cluster.wire.ports import Clock, Ports
 
 __all__ = ["SimulatedClient", "SimulatedServer", "Simulation"]
 

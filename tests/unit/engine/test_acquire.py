@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from redlock_cluster import Contended, Err, Ok, QuorumUnavailable
-from redlock_cluster.engine import connection as connection_module
+from redlock_cluster.wire import connection as connection_module
 
-from .wires import NIL, OK, ONE, REDIS_6, REDIS_8_4, Clock, Group, bulk, turns
+from .scripted import NIL, OK, ONE, REDIS_6, REDIS_8_4, Clock, Group, bulk, turns
 
 KEY = b"redlock:r"
 OTHER = b"f" * 22 + b"@other:1"

@@ -9,7 +9,7 @@ import pytest
 from redlock_cluster import AsyncLease, ClosedError, Err, LeaseState, Ok
 from redlock_cluster.core import batches
 
-from .wires import NIL, OK, ONE, ZERO, Group, bulk, turns
+from .scripted import NIL, OK, ONE, ZERO, Group, bulk, turns
 
 OTHER = b"f" * 22 + b"@other:1"
 

@@ -8,9 +8,9 @@ import time
 import pytest
 
 from redlock_cluster import Err
-from redlock_cluster.engine.deadlines import Deadlines
+from redlock_cluster.wire.deadlines import Deadlines
 
-from .wires import NIL, Clock, Group, turns
+from .scripted import NIL, Clock, Group, turns
 
 
 class Waiting:

@@ -10,9 +10,9 @@ from secrecy import SECRETS
 
 from redlock_cluster import Err, Ok, ServerStatus
 
-from .test_hostile_greetings import resident, server
+from .scripted import NIL, REDIS_6, AutomaticGroup, Clock, Words, bulk, honest, turns
+from .test_hostile_handshakes import resident, server
 from .test_hostile_replies import held, mended
-from .wires import NIL, REDIS_6, AutomaticGroup, Clock, Words, bulk, honest, turns
 
 CHUNK = 1 << 16
 

@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from redlock_cluster import AsyncLease, LeaseState, QuorumUnavailable
-from redlock_cluster.core.commands import ErrorReply
+from redlock_cluster.core.dialect import ErrorReply
 
 from .rubbish import RUBBISH, heard, pieces
-from .wires import REDIS_6, VALKEY_9, Answer, AutomaticGroup, Clock, Words, honest, turns
+from .scripted import REDIS_6, VALKEY_9, Answer, AutomaticGroup, Clock, Words, honest, turns
 
 HOSTILE = (1, 2)
 

@@ -8,10 +8,10 @@ import gc
 import pytest
 
 from redlock_cluster import AsyncLease, Err, LeaseLost, LeaseState, NotHeld, Ok, QuorumUnavailable
-from redlock_cluster.core.leases import LeaseRecord
+from redlock_cluster.core.lease_record import LeaseRecord
 
+from .scripted import NIL, OK, ONE, REDIS_6, ZERO, Clock, Group, bulk, turns
 from .test_acquire import KEY, release, set_command, token
-from .wires import NIL, OK, ONE, REDIS_6, ZERO, Clock, Group, bulk, turns
 
 
 async def held(group: Group, granted: bytes = NIL) -> AsyncLease:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import redlock_cluster.testing.model as package
-from redlock_cluster.core.commands import Dialect, ErrorReply, dialect_of, probes
+from redlock_cluster.core.dialect import Dialect, ErrorReply, dialect_of, probes
 from redlock_cluster.lua import SCRIPTS
 from redlock_cluster.testing.model import (
     REDIS_6_2,

@@ -1,0 +1,1 @@
+"""What users hold: leases, and the handles that acquire them; for both faces."""

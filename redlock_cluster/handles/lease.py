@@ -1,0 +1,185 @@
+"""Leases: what a successful acquisition gives, for both faces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from redlock_cluster.core.lease_record import LeaseRecord, LeaseState
+from redlock_cluster.core.resource import resource_text
+from redlock_cluster.core.timing import Seconds
+from redlock_cluster.core.votes import ServerVote, Token, Vote
+from redlock_cluster.engine.deployment import Engine
+from redlock_cluster.errors import RedlockError
+from redlock_cluster.results import Lost, Ok, Refused, lost, value_of
+
+if TYPE_CHECKING:
+    from redlock_cluster.sync import Supervisor
+
+__all__ = [
+    "AsyncLease",
+    "HeldLease",
+    "Lease",
+    "abandon",
+    "elsewhere",
+    "give_up",
+    "known",
+    "records",
+    "unlocked",
+]
+
+_UNLOCKED: Ok[None] = Ok(None)
+
+
+class HeldLease:
+    """A lock that was acquired.
+
+    It is `valid` until its time has run out by this machine's clock, or it was released or found to be lost.
+    """
+
+    __slots__ = ("_engine", "_record")
+
+    def __init__(self, engine: Engine, record: LeaseRecord) -> None:
+        self._engine, self._record = engine, record
+
+    @property
+    def resource(self) -> str:
+        """What is locked; bytes that are not UTF-8 appear as surrogates."""
+        return resource_text(self._record.resource)
+
+    @property
+    def token(self) -> str:
+        """The owner value on the servers. Whoever has it can extend and release: keep it secret."""
+        return self._record.token.decode()
+
+    @property
+    def ttl(self) -> float:
+        """Seconds that servers keep the lock, counted from the last acquisition or extension."""
+        return self._record.ttl_ms / 1000
+
+    @property
+    def state(self) -> LeaseState:
+        """HELD, UNKNOWN (the last extension or release reached no quorum), LOST or RELEASED."""
+        return LeaseState.LOST if self._engine.forked else self._record.state(self._engine.clock())
+
+    @property
+    def valid(self) -> bool:
+        """Whether the lock may still be relied on."""
+        return self.remaining > 0
+
+    @property
+    def remaining(self) -> float:
+        """Seconds for which the lock may still be relied on; 0 when it is over."""
+        return 0.0 if self._engine.forked else self._record.remaining(self._engine.clock())
+
+    @property
+    def held_on(self) -> frozenset[str]:
+        """Names of the servers known to hold the lock."""
+        return frozenset(vote.server for vote in self.votes if vote.vote is Vote.FOR)
+
+    @property
+    def votes(self) -> tuple[ServerVote, ...]:
+        """Each server's vote in the acquisition or the last successful extension, in the group's order."""
+        return self._engine.votes(self._record)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.resource!r} {self.state.value}, {self.remaining:.3f} s left>"
+
+
+class AsyncLease(HeldLease):
+    """A lock that was acquired. Made by supervisors and mutexes, for one event loop.
+
+    It is `valid` until its time has run out by this machine's clock, or it was released or found to be lost.
+    """
+
+    __slots__ = ()
+
+    async def extend(self, ttl: Seconds | None = None) -> None:
+        """Gives the lease a new ttl from now; left out, the one it has.
+
+        Raises LeaseLost when it is over, NotHeld when it was released, QuorumUnavailable when too few servers
+        answered (it then stays valid as long as it was), ValueError or TypeError for a ttl that can't be.
+        """
+        outcome = await self._engine.extend(self._record.resource, self._record, self.ttl if ttl is None else ttl)
+        if isinstance(outcome, RedlockError):
+            raise outcome
+
+    async def release(self) -> None:
+        """Gives the lock back.
+
+        Raises LeaseLost when it was over before, NotHeld when it was released before, QuorumUnavailable when too few
+        servers answered to know (those that are away are told when they return).
+        """
+        error = await self._engine.release(self._record.resource, self._record)
+        if error is not None:
+            raise error
+
+
+class Lease(HeldLease):
+    """A lock that was acquired. Made by supervisors and mutexes; any thread of this process may use it.
+
+    It is `valid` until its time has run out by this machine's clock, or it was released or found to be lost.
+    """
+
+    __slots__ = ("_supervisor",)
+
+    def __init__(self, supervisor: Supervisor, engine: Engine, record: LeaseRecord) -> None:
+        self._supervisor, self._engine, self._record = supervisor, engine, record  # a call less than by super()
+
+    def extend(self, ttl: Seconds | None = None) -> None:
+        """Gives the lease a new ttl from now; left out, the one it has.
+
+        Raises LeaseLost when it is over, NotHeld when it was released, QuorumUnavailable when too few servers
+        answered (it then stays valid as long as it was), ValueError or TypeError for a ttl that can't be.
+        """
+        value_of(self._supervisor.extend(self._record.resource, self, self.ttl if ttl is None else ttl))
+
+    def release(self) -> None:
+        """Gives the lock back.
+
+        Raises LeaseLost when it was over before, NotHeld when it was released before, QuorumUnavailable when too few
+        servers answered to know (those that are away are told when they return).
+        """
+        value_of(self._supervisor.unlock(self._record.resource, self))
+
+
+def records(engine: Engine, leases: Iterable[HeldLease]) -> list[LeaseRecord]:
+    """What an engine knows a batch of leases by. Raises TypeError for other things, ValueError for foreign leases."""
+    found = []
+    for lease in leases:
+        if not isinstance(lease, HeldLease):
+            raise TypeError(f"a batch takes leases, not {type(lease).__name__}")
+        if lease._engine is not engine:
+            raise ValueError(f"the lease on {lease.resource!r} was made by another supervisor")
+        found.append(lease._record)
+    return found
+
+
+def known(engine: Engine, lease: HeldLease | str) -> LeaseRecord | Token:
+    """What an engine knows a lease by; one of another engine counts as its token."""
+    if isinstance(lease, HeldLease):
+        return lease._record if lease._engine is engine else Token(lease._record.token)
+    if isinstance(lease, str):
+        return Token(lease.encode())
+    raise TypeError(f"a lease or its token, a str, not {type(lease).__name__}")
+
+
+def elsewhere(engine: Engine, lease: HeldLease | str) -> LeaseRecord | None:
+    """What another engine of this process knows a lease by."""
+    return lease._record if isinstance(lease, HeldLease) and lease._engine is not engine else None
+
+
+def unlocked(error: RedlockError | None) -> Ok[None] | Lost:
+    """The result that tells what a release came to."""
+    return _UNLOCKED if error is None else lost(error)
+
+
+def abandon(lease: HeldLease) -> None:
+    """In the engine's loop: gives a lease back that nobody holds any more."""
+    lease._engine.abandon(lease._record)
+
+
+def give_up(outcome: Ok[Lease] | Refused) -> None:
+    """In the engine's loop: gives back what a result holds that nobody receives."""
+    if isinstance(outcome, Ok):
+        abandon(outcome.value)

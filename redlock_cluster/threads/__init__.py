@@ -1,0 +1,1 @@
+"""How synchronous callers reach the event loop: one background thread for each process."""

@@ -1,0 +1,100 @@
+"""Volleys whose rounds, servers or connections don't go the usual way at an awkward moment."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from operator import methodcaller
+
+import pytest
+
+import redlock_cluster.wire.connection as connection_module
+from redlock_cluster import AsyncLease, Err, Vote
+from redlock_cluster.engine.retry import RETRY
+from redlock_cluster.threads.calls import Acquiring
+from redlock_cluster.threads.parking import LockSpace
+
+from .scripted import NIL, OK, REDIS_6, ZERO, Group, turns
+from .test_pipeline import engine_of
+from .test_release_and_extend import held
+
+Ask = Callable[[Group, AsyncLease], Awaitable[object]]
+ASKS: dict[str, Ask] = {
+    "release": lambda group, lease: group.supervisor.unlock("r", lease),
+    "release by token": lambda group, lease: group.supervisor.unlock("r", lease.token),
+    "extension": lambda group, lease: group.supervisor.extend("r", lease, 10),
+}
+
+
+@pytest.mark.parametrize("asked", ASKS)
+async def test_a_script_sent_in_full_is_waited_for_until_the_deadline(asked: str) -> None:
+    async with Group(3, probes=REDIS_6, server_timeout="20ms") as group:
+        lease = await held(group, OK)
+        task = asyncio.ensure_future(ASKS[asked](group, lease))
+        await turns()
+        for wire in group.now:
+            wire.reply(b"-NOSCRIPT No matching script.\r\n")
+        await turns()
+        assert [wire.commands[-1][0] for wire in group.now] == [b"EVAL"] * 3
+        async with asyncio.timeout(5):
+            assert await task == Err("unavailable")
+
+
+async def fill_two_connections(group: Group, monkeypatch: pytest.MonkeyPatch) -> list[asyncio.Task[object]]:
+    """Leaves an open volley of another patience that will fill two of three connections when it is closed."""
+    monkeypatch.setattr(connection_module, "MAX_UNANSWERED", 3)
+    tasks: list[asyncio.Task[object]] = [asyncio.create_task(group.supervisor.lock("a", 10, wait=0))]
+    await turns()
+    group.now[2].reply(NIL)
+    tasks += [asyncio.create_task(group.supervisor.lock(name, 0.05, wait=0)) for name in ("b", "c")]
+    return tasks
+
+
+async def test_an_attempt_that_finds_no_quorum_after_closing_a_volley_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Group(3, server_timeout="20s") as group:
+        tasks = await fill_two_connections(group, monkeypatch)
+        last = asyncio.create_task(group.supervisor.lock("d", 10, wait=0))
+        await turns()
+        assert last.done()
+        assert last.result() == Err("unavailable")
+        for wire in group.now:
+            wire.reply(NIL * (len(wire.commands) - (wire is group.now[2])))
+        await asyncio.gather(*tasks)
+
+
+async def test_a_release_after_closing_a_volley_forgets_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Group(3, server_timeout="20s") as group:
+        lease = await held(group)
+        tasks = await fill_two_connections(group, monkeypatch)
+        last = asyncio.create_task(group.supervisor.unlock("r", lease))
+        await turns()
+        group.now[2].reply(NIL * 2 + ZERO)
+        assert await last == Err("unavailable")  # the others hold it; that only one does not is no news of a loss
+        servers = group.supervisor.status().clusters[0].groups[0].servers
+        assert [server.owed for server in servers] == [1, 1, 0]
+        for wire in group.now[:2]:
+            wire.reply(NIL * 3)
+        await asyncio.gather(*tasks)
+
+
+async def test_a_deadline_counts_for_all_servers_at_once_before_anybody_concludes() -> None:
+    async with Group(3, server_timeout="20ms") as group:
+        supervisor = group.supervisor
+        told = lambda _, outcome: outcome  # noqa: E731
+        call = Acquiring(supervisor._cluster, supervisor._name or "", "r", 10, 0, told, lambda _: None)
+        call.space, call.give = LockSpace(), methodcaller("wake")
+        call.begin()
+        async with asyncio.timeout(5):
+            while not call.ended:
+                await asyncio.sleep(0.001)
+        assert [vote.vote for vote in call.result.votes] == [Vote.ABSENT] * 3
+
+
+async def test_many_rounds_that_detach_take_time_in_proportion() -> None:
+    async with Group(1) as group:
+        (wire,) = group.now
+        attempts = [engine_of(group).begin_acquire(f"r{i}", 10, RETRY)[0] for i in range(20_000)]
+        await turns()
+        async with asyncio.timeout(10):
+            wire.reply(b"$4\r\nmine\r\n" * len(attempts))
+        assert all(attempt.decided and attempt.lease is None for attempt in attempts)
