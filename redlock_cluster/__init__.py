@@ -17,15 +17,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from redlock_cluster.aio import AsyncSupervisor
     from redlock_cluster.core.lease_record import LeaseState
+    from redlock_cluster.core.retry import RETRY, Policy
     from redlock_cluster.core.votes import ServerVote, Vote
     from redlock_cluster.default import AsyncDefaultSupervisor, AsyncRedlock, DefaultSupervisor, Redlock
-    from redlock_cluster.engine.deployment import ClusterStatus, Status
-    from redlock_cluster.engine.retry import RETRY, Policy
+    from redlock_cluster.engine.status import ClusterStatus, GroupStatus, ServerStatus, Status
     from redlock_cluster.errors import (
         ClosedError,
         Contended,
         LeaseLost,
         LockNotAcquired,
+        LossReason,
         NotHeld,
         OptionsError,
         QuorumUnavailable,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from redlock_cluster.handles.mutex import AsyncMutex, Mutex
     from redlock_cluster.results import Err, Ok
     from redlock_cluster.sync import Supervisor
-    from redlock_cluster.wire.pool import GroupStatus, ServerState, ServerStatus
+    from redlock_cluster.wire.pool import ServerState
 
 __all__ = [
     "RETRY",
@@ -54,6 +55,7 @@ __all__ = [
     "LeaseLost",
     "LeaseState",
     "LockNotAcquired",
+    "LossReason",
     "Mutex",
     "NotHeld",
     "Ok",
@@ -70,19 +72,19 @@ __all__ = [
     "Vote",
 ]
 
-_HOMES = {
+_NAMES = {
     "aio": ("AsyncSupervisor",),
     "core.lease_record": ("LeaseState",),
+    "core.retry": ("RETRY", "Policy"),
     "core.votes": ("ServerVote", "Vote"),
     "default": ("AsyncDefaultSupervisor", "AsyncRedlock", "DefaultSupervisor", "Redlock"),
-    "wire.pool": ("GroupStatus", "ServerState", "ServerStatus"),
-    "engine.deployment": ("ClusterStatus", "Status"),
-    "engine.retry": ("RETRY", "Policy"),
+    "engine.status": ("ClusterStatus", "GroupStatus", "ServerStatus", "Status"),
     "errors": (
         "ClosedError",
         "Contended",
         "LeaseLost",
         "LockNotAcquired",
+        "LossReason",
         "NotHeld",
         "OptionsError",
         "QuorumUnavailable",
@@ -92,14 +94,15 @@ _HOMES = {
     "handles.mutex": ("AsyncMutex", "Mutex"),
     "results": ("Err", "Ok"),
     "sync": ("Supervisor",),
+    "wire.pool": ("ServerState",),
 }
-_HOME = {name: home for home, names in _HOMES.items() for name in names}
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOME:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
     globals()[name] = value
     return value
 

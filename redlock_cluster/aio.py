@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Iterable
@@ -11,15 +10,17 @@ from typing import Self, TypeVar, overload
 
 from redlock_cluster.core.lease_record import LeaseRecord
 from redlock_cluster.core.resource import Resource
+from redlock_cluster.core.retry import RETRY, Wait
 from redlock_cluster.core.timing import Seconds
-from redlock_cluster.engine.deployment import Engine, Status
-from redlock_cluster.engine.deployments import Cluster, Source
-from redlock_cluster.engine.release import Release
-from redlock_cluster.engine.retry import RETRY, Wait
-from redlock_cluster.errors import ClosedError, LockNotAcquired, RedlockError
-from redlock_cluster.handles.lease import AsyncLease, elsewhere, known, records, unlocked
+from redlock_cluster.engine import bulk
+from redlock_cluster.engine.deployments import Deployments, Source
+from redlock_cluster.engine.engine import Engine
+from redlock_cluster.engine.operation import outcome
+from redlock_cluster.engine.status import Status
+from redlock_cluster.errors import ClosedError, RedlockError
+from redlock_cluster.handles.lease import AsyncLease, known, known_elsewhere, records
 from redlock_cluster.handles.mutex import AsyncMutex
-from redlock_cluster.results import Err, Lost, Ok, Refused, lost, refused
+from redlock_cluster.results import Err, Lost, Ok, Refused, extended, lost, refused, released
 
 __all__ = ["AsyncSupervisor"]
 
@@ -38,18 +39,18 @@ class AsyncSupervisor:
     """
 
     def __init__(self, options: Source) -> None:
-        self._own = Cluster(options)
+        self._own = Deployments(options)
         self._deployment = self._own.options.default
 
     @classmethod
-    def over(cls, cluster: Cluster, deployment: str | None) -> AsyncSupervisor:
-        """The locks of one deployment of a cluster that may have other ports than the real ones."""
+    def over(cls, deployments: Deployments, deployment: str | None) -> AsyncSupervisor:
+        """The locks of one deployment, of deployments that may have other ports than the real ones."""
         supervisor = AsyncSupervisor.__new__(AsyncSupervisor)
-        supervisor._own, supervisor._deployment = cluster, deployment
+        supervisor._own, supervisor._deployment = deployments, deployment
         return supervisor
 
     @property
-    def _cluster(self) -> Cluster:
+    def _deployments(self) -> Deployments:
         return self._own
 
     @property
@@ -58,12 +59,12 @@ class AsyncSupervisor:
 
     async def start(self) -> Self:
         """Connects; returns when each server has connected or failed once, at most `connect_timeout`."""
-        await self._cluster.start()
+        await self._deployments.start()
         return self
 
     async def close(self) -> None:
         """Closes every connection once what was sent is answered. Leases still held stay until their ttl."""
-        await self._cluster.close()
+        await self._deployments.close()
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as undo:
@@ -77,11 +78,13 @@ class AsyncSupervisor:
 
     def deployment(self, name: str) -> AsyncSupervisor:
         """The locks of another deployment of the same options. Raises OptionsError when there is none of that name."""
-        self._cluster.require(name)
-        return AsyncSupervisor.over(self._cluster, name)
+        self._deployments.routing.require(name)
+        return AsyncSupervisor.over(self._deployments, name)
 
     def _ready(self) -> Engine | None:
-        return self._own.ready(self._deployment)
+        """The engine, None before the start and in a fork."""
+        engine = self._own.engines.get(self._deployment)
+        return None if engine is None or engine.forked else engine
 
     async def lock(self, resource: Resource, ttl: Seconds, *, wait: Wait = RETRY) -> Ok[AsyncLease] | Refused:
         """Acquires an exclusive lock on a resource.
@@ -93,17 +96,9 @@ class AsyncSupervisor:
         Returns Ok(lease), Err("lock_failure") when somebody else holds it, or Err("unavailable") when too many
         servers did not vote; the last attempt decides which. Raises ValueError or TypeError for misuse, ClosedError.
         """
-        engine = self._ready() or await self._cluster.engine(self._name)
-        attempt, limits = engine.begin_acquire(resource, ttl, wait)
-        try:
-            await attempt
-        except asyncio.CancelledError:
-            attempt.abandon()
-            raise
-        outcome = engine.acquired(attempt, limits)
-        if not isinstance(outcome, LeaseRecord) and not isinstance(outcome, LockNotAcquired):
-            outcome = await outcome
-        return Ok(AsyncLease(engine, outcome)) if isinstance(outcome, LeaseRecord) else refused(outcome)
+        engine = self._ready() or await self._deployments.engine(self._name)
+        acquired = await outcome(engine.acquire(resource, ttl, wait))
+        return Ok(AsyncLease(engine, acquired)) if isinstance(acquired, LeaseRecord) else refused(acquired)
 
     async def unlock(self, resource: Resource, lease: AsyncLease | str) -> Ok[None] | Lost:
         """Releases a lock by its lease, or by its token alone.
@@ -111,12 +106,8 @@ class AsyncSupervisor:
         Returns Ok(None), Err("not_held") when it is no longer held, or Err("unavailable") when too few servers
         answered to know. Raises ValueError for a lease on another resource.
         """
-        engine = self._ready() or await self._cluster.engine(self._name)
-        release = engine.begin_release(resource, known(engine, lease))
-        if not isinstance(release, Release):
-            return unlocked(release)
-        await release
-        return unlocked(engine.released(release, resource))
+        engine = self._ready() or await self._deployments.engine(self._name)
+        return released(await outcome(engine.release(resource, known(engine, lease))))
 
     async def extend(self, resource: Resource, lease: AsyncLease | str, ttl: Seconds) -> Ok[AsyncLease] | Lost:
         """Gives a lock a new ttl (seconds from now) by its lease, or by its token alone.
@@ -124,13 +115,13 @@ class AsyncSupervisor:
         Returns Ok(lease), Err("not_held") when it is no longer held, or Err("unavailable") when too few servers
         answered: the lease then stays valid as long as it was.
         """
-        engine = await self._cluster.engine(self._name)
-        outcome = await engine.extend(resource, known(engine, lease), ttl, elsewhere(engine, lease))
-        if isinstance(outcome, RedlockError):
-            return lost(outcome)
-        if isinstance(lease, AsyncLease) and lease._record is outcome:
+        engine = await self._deployments.engine(self._name)
+        found = await outcome(engine.extend(resource, known(engine, lease), ttl, known_elsewhere(engine, lease)))
+        if isinstance(found, RedlockError):
+            return lost(found)
+        if isinstance(lease, AsyncLease) and lease._record is found:
             return Ok(lease)
-        return Ok(AsyncLease(engine, outcome))
+        return Ok(AsyncLease(engine, found))
 
     @overload
     async def transaction(
@@ -161,7 +152,7 @@ class AsyncSupervisor:
             return await result if inspect.isawaitable(result) else result
         finally:
             try:
-                error = await lease._engine.release(resource, lease._record)
+                error = await outcome(lease._engine.release(resource, lease._record))
             except ClosedError as closed:
                 error = closed
             if error is not None:
@@ -176,32 +167,35 @@ class AsyncSupervisor:
 
         Raises ValueError for a resource that occurs twice, before anything is sent; otherwise as `lock`.
         """
-        engine = await self._cluster.engine(self._name)
-        outcomes = await engine.acquire_many(list(resources), ttl)
+        engine = await self._deployments.engine(self._name)
+        outcomes = await bulk.acquire_many(engine, list(resources), ttl)
         return [Ok(AsyncLease(engine, o)) if isinstance(o, LeaseRecord) else refused(o) for o in outcomes]
 
     async def extend_many(
         self, leases: Iterable[AsyncLease], ttl: Seconds | None = None
     ) -> list[Ok[AsyncLease] | Lost]:
         """Gives leases of this supervisor a new ttl, all together; left out, each the one it has. As `extend`."""
-        engine, leases = await self._cluster.engine(self._name), list(leases)
-        outcomes = await engine.extend_many(records(engine, leases), ttl)
-        return [Ok(lease) if error is None else lost(error) for lease, error in zip(leases, outcomes, strict=True)]
+        engine, leases = await self._deployments.engine(self._name), list(leases)
+        outcomes = await bulk.extend_many(engine, records(engine, leases), ttl)
+        return [extended(lease, outcome) for lease, outcome in zip(leases, outcomes, strict=True)]
 
     async def unlock_many(self, leases: Iterable[AsyncLease]) -> list[Ok[None] | Lost]:
         """Releases leases of this supervisor, all together: the results in the order given. As `unlock`."""
-        engine = await self._cluster.engine(self._name)
-        return [unlocked(error) for error in await engine.release_many(records(engine, leases))]
+        engine = await self._deployments.engine(self._name)
+        return [released(error) for error in await bulk.release_many(engine, records(engine, leases))]
 
     async def is_locked(self, resource: Resource) -> bool:
         """Whether anybody holds the resource, on a quorum of servers. Raises QuorumUnavailable if too few answer."""
-        engine = await self._cluster.engine(self._name)
-        return await engine.is_locked(resource)
+        engine = await self._deployments.engine(self._name)
+        locked = await outcome(engine.inspect(resource))
+        if isinstance(locked, bool):
+            return locked
+        raise locked
 
     def group_for(self, resource: Resource) -> str:
         """The name of the group that votes on a resource."""
-        return self._cluster.group_for(self._name, resource)
+        return self._deployments.routing.ring(self._name).group_for(resource)
 
     def status(self) -> Status:
         """An immutable snapshot: clusters, groups, servers with state, version, latency, errors, reconnects."""
-        return self._cluster.status()
+        return self._deployments.status()

@@ -11,14 +11,14 @@ import os
 from typing import Final, Self
 
 from redlock_cluster.aio import AsyncSupervisor
-from redlock_cluster.engine.deployment import Engine
-from redlock_cluster.engine.deployments import Cluster, Source
+from redlock_cluster.engine.deployments import Deployments, Source
+from redlock_cluster.engine.engine import Engine
 from redlock_cluster.errors import OptionsError
 from redlock_cluster.options import Options
 from redlock_cluster.options.file import load_options
 from redlock_cluster.sync import Supervisor
 from redlock_cluster.threads.portal import process_lock
-from redlock_cluster.threads.runtime import Home
+from redlock_cluster.threads.runtime import Runtime
 
 __all__ = ["AsyncDefaultSupervisor", "AsyncRedlock", "DefaultSupervisor", "Redlock"]
 
@@ -66,12 +66,12 @@ class DefaultSupervisor(Supervisor):
         self._own = self._deployment = None
 
     @property
-    def _home(self) -> Home:
-        home = self._own
-        if home is None:
+    def _runtime(self) -> Runtime:
+        runtime = self._own
+        if runtime is None:
             with process_lock():
-                home = self._own = self._own or Home(_Shared.take(self, None))
-        return home
+                runtime = self._own = self._own or Runtime(_Shared.take(self, None))
+        return runtime
 
     def start(self, options: Source | None = None) -> Self:
         """Connects; returns when each server has connected or failed once, at most `connect_timeout`.
@@ -83,7 +83,7 @@ class DefaultSupervisor(Supervisor):
         with process_lock():
             taken = _Shared.take(self, options)
             if self._own is None or self._own.options != taken:
-                self._own = Home(taken)
+                self._own = Runtime(taken)
         return super().start()
 
     def close(self) -> None:
@@ -100,24 +100,25 @@ class AsyncDefaultSupervisor(AsyncSupervisor):
     """
 
     def __init__(self) -> None:
-        self._clusters: dict[asyncio.AbstractEventLoop | None, Cluster] = {}
+        self._by_loop: dict[asyncio.AbstractEventLoop | None, Deployments] = {}
 
     @property
-    def _cluster(self) -> Cluster:
+    def _deployments(self) -> Deployments:
         loop = asyncio._get_running_loop()
-        cluster = self._clusters.get(loop)
-        if cluster is None or cluster.inherited:
-            for old in [old for old in self._clusters if old is not None and old.is_closed()]:
-                del self._clusters[old]
-            cluster = self._clusters[loop] = Cluster(_Shared.take(self, None))
-        return cluster
+        deployments = self._by_loop.get(loop)
+        if deployments is None or deployments.inherited:
+            for old in [old for old in self._by_loop if old is not None and old.is_closed()]:
+                del self._by_loop[old]
+            deployments = self._by_loop[loop] = Deployments(_Shared.take(self, None))
+        return deployments
 
     @property
     def _name(self) -> str | None:
-        return self._cluster.options.default
+        return self._deployments.options.default
 
     def _ready(self) -> Engine | None:
-        return self._cluster.ready(self._name)
+        deployments = self._deployments
+        return deployments.engines.get(deployments.options.default)
 
     async def start(self, options: Source | None = None) -> Self:
         """Connects in the running loop; returns when each server has connected or failed once.
@@ -131,11 +132,11 @@ class AsyncDefaultSupervisor(AsyncSupervisor):
 
     async def close(self) -> None:
         """Closes the running loop's connections; `start` may then be called with any options."""
-        cluster = self._clusters.pop(asyncio.get_running_loop(), None)
-        if cluster is not None:
-            await cluster.close()
-        if not any(loop is not None and not loop.is_closed() for loop in self._clusters):
-            self._clusters.clear()
+        deployments = self._by_loop.pop(asyncio.get_running_loop(), None)
+        if deployments is not None:
+            await deployments.close()
+        if not any(loop is not None and not loop.is_closed() for loop in self._by_loop):
+            self._by_loop.clear()
             _Shared.drop(self)
 
 

@@ -12,16 +12,16 @@ RedlockError
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import enum
 
-if TYPE_CHECKING:
-    from redlock_cluster.core.votes import ServerVote
+from redlock_cluster.core.votes import ServerVote
 
 __all__ = [
     "ClosedError",
     "Contended",
     "LeaseLost",
     "LockNotAcquired",
+    "LossReason",
     "NotHeld",
     "OptionsError",
     "QuorumUnavailable",
@@ -58,6 +58,7 @@ class OptionsError(RedlockError, ValueError):
 class _QuorumError(RedlockError):
     """An error that knows how each server of the group voted.
 
+    message: what happened
     resource: the caller's name of what was to be locked
     group: the group that the ring chose
     votes: one `ServerVote` per server, in the group's order
@@ -98,8 +99,37 @@ class QuorumUnavailable(LockNotAcquired):
     """Too many servers of the group did not vote in time, or their quorum came after the validity had run out."""
 
 
+class LossReason(enum.Enum):
+    """Why a lease was lost.
+
+    EXPIRED: its validity ran out. GONE: a quorum of the servers does not hold its token any more: somebody deleted the
+    key or took it over, or servers lost their memory.
+    """
+
+    EXPIRED = "expired"
+    GONE = "gone"
+
+
 class LeaseLost(_QuorumError):
-    """The lease is over although nobody released it: its validity ran out, or a quorum no longer knows its token."""
+    """The lease is over although nobody released it.
+
+    reason: why; the message says the rest
+    """
+
+    def __init__(
+        self,
+        message: str,
+        resource: str = "",
+        group: str = "",
+        votes: tuple[ServerVote, ...] = (),
+        elapsed: float = 0.0,
+        reason: LossReason = LossReason.GONE,
+    ) -> None:
+        super().__init__(message, resource, group, votes, elapsed)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.message, self.resource, self.group, self.votes, self.elapsed, self.reason)
 
 
 class NotHeld(_QuorumError):

@@ -7,7 +7,7 @@ from typing import Generic, Literal, TypeVar, final
 
 from redlock_cluster.errors import Contended, LeaseLost, NotHeld, RedlockError
 
-__all__ = ["Err", "Lost", "Ok", "Refused", "lost", "refused", "value_of"]
+__all__ = ["Err", "Lost", "Ok", "Refused", "extended", "lost", "refused", "released", "value_of"]
 
 V = TypeVar("V")
 
@@ -58,17 +58,30 @@ Lost = Err[Literal["not_held", "unavailable"]]
 
 
 def refused(error: RedlockError) -> Refused:
-    """The result that tells of a failed acquisition."""
+    """The result that stands for a failed acquisition."""
     return Err("lock_failure" if isinstance(error, Contended) else "unavailable", error=error)
 
 
 def lost(error: RedlockError) -> Lost:
-    """The result that tells of a failed release or extension."""
+    """The result that stands for a failed release or extension."""
     return Err("not_held" if isinstance(error, (LeaseLost, NotHeld)) else "unavailable", error=error)
 
 
+_RELEASED: Ok[None] = Ok(None)
+
+
+def released(error: RedlockError | None) -> Ok[None] | Lost:
+    """The result that says what a release came to."""
+    return _RELEASED if error is None else lost(error)
+
+
+def extended(lease: V, outcome: object) -> Ok[V] | Lost:
+    """The result that says what the extension of a lease came to; outcome: an error, or anything else."""
+    return lost(outcome) if isinstance(outcome, RedlockError) else Ok(lease)
+
+
 def value_of(outcome: Ok[V] | Refused | Lost) -> V:
-    """The value of a result that a supervisor gave. Raises what a refusal tells."""
+    """The value of a result that a supervisor gave. Raises the error of a refusal."""
     if isinstance(outcome, Ok):
         return outcome.value
     raise outcome.error or RedlockError(outcome.reason)

@@ -6,24 +6,26 @@ import inspect
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import NoReturn, Self, TypeVar
 
-from redlock_cluster.core.batches import WINDOW
 from redlock_cluster.core.lease_record import LeaseRecord
 from redlock_cluster.core.resource import Resource
+from redlock_cluster.core.retry import RETRY, Wait
 from redlock_cluster.core.timing import Seconds
-from redlock_cluster.engine.deployment import Engine, Status
+from redlock_cluster.engine import bulk
 from redlock_cluster.engine.deployments import Source
-from redlock_cluster.engine.engine import PARENTS
-from redlock_cluster.engine.retry import RETRY, Wait
+from redlock_cluster.engine.engine import INHERITED, Engine
+from redlock_cluster.engine.operation import Operation
+from redlock_cluster.engine.status import Status
 from redlock_cluster.errors import ClosedError, LockNotAcquired, NotHeld, QuorumUnavailable, RedlockError
-from redlock_cluster.handles.lease import Lease, abandon, elsewhere, give_up, known, records, unlocked
+from redlock_cluster.handles.lease import Lease, abandon, abandon_result, known, known_elsewhere, records
 from redlock_cluster.handles.mutex import Mutex
 from redlock_cluster.options.file import load_options
-from redlock_cluster.results import Lost, Ok, Refused, lost, refused, value_of
-from redlock_cluster.threads.calls import Acquiring, Call, Releasing, Working
+from redlock_cluster.results import Lost, Ok, Refused, extended, lost, refused, released, value_of
+from redlock_cluster.threads.calls import Call, CoroutineCall, OperationCall
 from redlock_cluster.threads.portal import PortalStuck
-from redlock_cluster.threads.runtime import Entry, Home
+from redlock_cluster.threads.runtime import Binding, Runtime
 
 __all__ = ["Supervisor"]
 
@@ -44,34 +46,34 @@ class Supervisor:
     """
 
     def __init__(self, options: Source) -> None:
-        self._own: Home | None = Home(load_options(options))
+        self._own: Runtime | None = Runtime(load_options(options))
         self._deployment: str | None = None
 
     @property
-    def _home(self) -> Home:
+    def _runtime(self) -> Runtime:
         if self._own is None:
             raise ClosedError("the supervisor has no options yet")
         return self._own
 
-    def _entry(self) -> Entry:
-        return self._home.entry(self._deployment)
+    def _binding(self) -> Binding:
+        return self._runtime.bind(self._deployment)
 
     def start(self) -> Self:
         """Connects; returns when each server has connected or failed once, at most `connect_timeout`.
 
         Raises RuntimeError where the process doesn't let threads run.
         """
-        self._home.closed = False
-        here, cluster = self._home.enter()
+        self._runtime.closed = False
+        here, deployments = self._runtime.enter()
         try:
-            here.call(Working(cluster.start), self._home.starting(cluster))
+            here.call(CoroutineCall(deployments.start), self._runtime.starting(deployments))
         except PortalStuck as stuck:
             raise RuntimeError(str(stuck)) from None
         return self
 
     def close(self) -> None:
         """Closes every connection once what was sent is answered. Leases still held stay until their ttl."""
-        self._home.close()
+        self._runtime.close()
 
     def __enter__(self) -> Self:
         with ExitStack() as undo:
@@ -86,7 +88,7 @@ class Supervisor:
     def deployment(self, name: str) -> Supervisor:
         """The locks of another deployment of the same options. Raises OptionsError when there is none of that name."""
         other = Supervisor.__new__(Supervisor)
-        other._own, other._deployment = self._home, self._home.map.require(name)
+        other._own, other._deployment = self._runtime, self._runtime.routing.require(name)
         return other
 
     def lock(self, resource: Resource, ttl: Seconds, *, wait: Wait = RETRY) -> Ok[Lease] | Refused:
@@ -99,9 +101,10 @@ class Supervisor:
         Returns Ok(lease), Err("lock_failure") when somebody else holds it, or Err("unavailable") when too many
         servers did not vote; the last attempt decides which. Raises ValueError or TypeError for misuse, ClosedError.
         """
-        entry = self._entry()
-        call = Acquiring(entry.cluster, entry.name, resource, ttl, wait, self._locked, give_up)
-        return _through(entry, call, entry.longest(wait), refused)
+        binding = self._binding()
+        start = partial(_acquire, resource, ttl, wait)
+        call = OperationCall(binding.deployments, binding.name, start, self._locked, abandon_result)
+        return _through(binding, call, binding.longest(wait), refused)
 
     def unlock(self, resource: Resource, lease: Lease | str) -> Ok[None] | Lost:
         """Releases a lock by its lease, or by its token alone.
@@ -128,17 +131,21 @@ class Supervisor:
         answered: the lease then stays valid as long as it was.
         """
 
-        async def extend(engine: Engine) -> Ok[Lease] | Lost:
-            outcome = await engine.extend(resource, known(engine, lease), ttl, elsewhere(engine, lease))
-            if isinstance(outcome, RedlockError):
-                return lost(outcome)
-            if isinstance(lease, Lease) and lease._record is outcome:
+        def start(engine: Engine) -> Operation[LeaseRecord | RedlockError]:
+            return engine.extend(resource, known(engine, lease), ttl, known_elsewhere(engine, lease))
+
+        def then(engine: Engine, found: LeaseRecord | RedlockError) -> Ok[Lease] | Lost:
+            if isinstance(found, RedlockError):
+                return lost(found)
+            if isinstance(lease, Lease) and lease._record is found:
                 return Ok(lease)
-            return Ok(Lease(self, engine, outcome))
+            return Ok(Lease(self, engine, found))
 
         if _inherited(lease):
-            return lost(NotHeld(PARENTS))
-        return self._call(extend, 2 * self._entry().server_timeout, lost)
+            return lost(NotHeld(INHERITED))
+        binding = self._binding()
+        call = OperationCall(binding.deployments, binding.name, start, then)
+        return _through(binding, call, binding.longest_release, lost)
 
     def transaction(self, resource: Resource, ttl: Seconds, fn: Callable[[], T], *, wait: Wait = RETRY) -> T | Refused:
         """Runs a function under a lock, and unlocks whatever it does.
@@ -177,20 +184,20 @@ class Supervisor:
         wanted = list(resources)
 
         async def lock_many(engine: Engine) -> list[Ok[Lease] | Refused]:
-            return [self._locked(engine, outcome) for outcome in await engine.acquire_many(wanted, ttl)]
+            return [self._locked(engine, outcome) for outcome in await bulk.acquire_many(engine, wanted, ttl)]
 
         def stuck(error: QuorumUnavailable) -> list[Ok[Lease] | Refused]:
             return [refused(error) for _ in wanted]
 
-        return self._call(lock_many, self._patience(wanted), stuck, lambda results: [*map(give_up, results)])
+        return self._call(lock_many, self._patience(wanted), stuck, lambda results: [*map(abandon_result, results)])
 
     def extend_many(self, leases: Iterable[Lease], ttl: Seconds | None = None) -> list[Ok[Lease] | Lost]:
         """Gives leases of this supervisor a new ttl, all together; left out, each the one it has. As `extend`."""
         held = list(leases)
 
         async def extend_many(engine: Engine) -> list[Ok[Lease] | Lost]:
-            outcomes = await engine.extend_many(records(engine, held), ttl)
-            return [Ok(lease) if error is None else lost(error) for lease, error in zip(held, outcomes, strict=True)]
+            outcomes = await bulk.extend_many(engine, records(engine, held), ttl)
+            return [extended(lease, outcome) for lease, outcome in zip(held, outcomes, strict=True)]
 
         return self._finish_many(held, extend_many)
 
@@ -199,21 +206,23 @@ class Supervisor:
         held = list(leases)
 
         async def unlock_many(engine: Engine) -> list[Ok[None] | Lost]:
-            return [unlocked(error) for error in await engine.release_many(records(engine, held))]
+            return [released(error) for error in await bulk.release_many(engine, records(engine, held))]
 
         return self._finish_many(held, unlock_many, kept=True)
 
     def is_locked(self, resource: Resource) -> bool:
         """Whether anybody holds the resource, on a quorum of servers. Raises QuorumUnavailable if too few answer."""
-        return self._call(lambda engine: engine.is_locked(resource), self._entry().server_timeout, _fail)
+        binding = self._binding()
+        call = OperationCall(binding.deployments, binding.name, lambda engine: engine.inspect(resource), _answer)
+        return _through(binding, call, binding.server_timeout + binding.starting, _fail)
 
     def group_for(self, resource: Resource) -> str:
         """The name of the group that votes on a resource."""
-        return self._home.map.group_for(self._home.named(self._deployment), resource)
+        return self._runtime.routing.ring(self._runtime.named(self._deployment)).group_for(resource)
 
     def status(self) -> Status:
         """An immutable snapshot: clusters, groups, servers with state, version, latency, errors, reconnects."""
-        return self._home.enter()[1].status()
+        return self._runtime.enter()[1].status()
 
     def _end_transaction(self, resource: Resource, lease: Lease) -> None:
         try:
@@ -223,13 +232,14 @@ class Supervisor:
 
     def let_go(self, lease: Lease) -> None:
         """Releases without waiting to hear of it; nothing happens to a lease that is over."""
-        self._home.later(abandon, lease)
+        self._runtime.later(abandon, lease)
 
-    def _acquire(self, resource: Resource, ttl: Seconds, wait: Wait) -> Lease:
-        """For handles: the lease, or the exception."""
-        entry = self._entry()
-        call = Acquiring(entry.cluster, entry.name, resource, ttl, wait, self._granted, abandon)
-        return _through(entry, call, entry.longest(wait), _fail)
+    def acquire(self, resource: Resource, ttl: Seconds, wait: Wait) -> Lease:
+        """For handles: as `lock`, but a refusal is raised."""
+        binding = self._binding()
+        start = partial(_acquire, resource, ttl, wait)
+        call = OperationCall(binding.deployments, binding.name, start, self._granted, abandon)
+        return _through(binding, call, binding.longest(wait), _fail)
 
     def _granted(self, engine: Engine, outcome: LeaseRecord | LockNotAcquired) -> Lease:
         if isinstance(outcome, LockNotAcquired):
@@ -241,9 +251,11 @@ class Supervisor:
 
     def _release(self, resource: Resource, lease: Lease | str) -> Ok[None] | Lost:
         if _inherited(lease):
-            return lost(NotHeld(PARENTS))
-        entry = self._entry()
-        return _through(entry, Releasing(entry.cluster, entry.name, resource, lease), entry.longest_release, lost)
+            return lost(NotHeld(INHERITED))
+        binding = self._binding()
+        start = partial(_release, resource, lease)
+        call = OperationCall(binding.deployments, binding.name, start, _released, kept=True)
+        return _through(binding, call, binding.longest_release, lost)
 
     def _finish_many(
         self,
@@ -257,12 +269,12 @@ class Supervisor:
             return [lost(error) for _ in leases]
 
         if any(map(_inherited, leases)):
-            return all_lost(NotHeld(PARENTS))
+            return all_lost(NotHeld(INHERITED))
         return self._call(work, 2 * self._patience(leases), all_lost, kept=kept)
 
     def _patience(self, batch: Sequence[object]) -> float:
         """Seconds that a batch may take: a round for each window, and 0.1 ms for each of its parts."""
-        return self._entry().server_timeout * (1 + len(batch) // WINDOW) + len(batch) / 10_000
+        return self._binding().server_timeout * (1 + len(batch) // bulk.WINDOW) + len(batch) / 10_000
 
     def _call(
         self,
@@ -273,21 +285,38 @@ class Supervisor:
         kept: bool = False,
     ) -> T:
         """Runs a coroutine on the engine in the portal. stuck: as `_through`"""
-        entry = self._entry()
+        binding = self._binding()
 
         async def worked() -> T:
-            cluster, name = entry.cluster, entry.name
-            return await work(cluster.ready(name) or await cluster.engine(name))
+            return await work(await binding.deployments.engine(binding.name))
 
-        return _through(entry, Working(worked, undo, kept), budget + entry.starting, stuck)
+        return _through(binding, CoroutineCall(worked, undo, kept), budget + binding.starting, stuck)
 
 
-def _through(entry: Entry, call: Call[T], budget: float, stuck: Callable[[QuorumUnavailable], T]) -> T:
+def _through(binding: Binding, call: Call[T], budget: float, stuck: Callable[[QuorumUnavailable], T]) -> T:
     """Makes a call through the portal. stuck: what it comes to when the portal's thread is stuck"""
     try:
-        return entry.portal.call(call, budget)
+        return binding.portal.call(call, budget)
     except PortalStuck as error:
         return stuck(QuorumUnavailable(str(error)))
+
+
+def _acquire(resource: Resource, ttl: Seconds, wait: Wait, engine: Engine) -> Operation[LeaseRecord | LockNotAcquired]:
+    return engine.acquire(resource, ttl, wait)
+
+
+def _release(resource: Resource, lease: Lease | str, engine: Engine) -> Operation[RedlockError | None]:
+    return engine.release(resource, known(engine, lease))
+
+
+def _released(engine: Engine, error: RedlockError | None) -> Ok[None] | Lost:
+    return released(error)
+
+
+def _answer(engine: Engine, locked: bool | QuorumUnavailable) -> bool:
+    if isinstance(locked, bool):
+        return locked
+    raise locked
 
 
 def _inherited(lease: object) -> bool:

@@ -107,16 +107,17 @@ class Secrecy:
 
 def install(config: pytest.Config) -> None:
     """Records every token and password that is used, and searches what tests show for them."""
-    made, given = SystemEntropy.token, SecretStr.__init__
+    made, given = SystemEntropy.texts, SecretStr.__init__
 
-    def token(self: SystemEntropy) -> bytes:
-        digits = made(self)
-        SECRETS.token(digits.decode())
-        return digits
+    def texts(self: SystemEntropy, count: int) -> list[bytes]:
+        drawn = made(self, count)
+        for digits in drawn:
+            SECRETS.token(digits.decode())
+        return drawn
 
     def init(self: SecretStr, secret_value: str) -> None:
         given(self, secret_value)
         SECRETS.password(secret_value, "a password from options")
 
-    SystemEntropy.token, SecretStr.__init__ = token, init  # type: ignore[method-assign]
+    SystemEntropy.texts, SecretStr.__init__ = texts, init  # type: ignore[method-assign]
     config.pluginmanager.register(Secrecy())

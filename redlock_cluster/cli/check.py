@@ -12,8 +12,7 @@ from rich.text import Text
 from redlock_cluster import Supervisor
 
 if TYPE_CHECKING:
-    from redlock_cluster.engine.deployment import Status
-    from redlock_cluster.wire.pool import GroupStatus, ServerStatus
+    from redlock_cluster.engine.status import GroupStatus, ServerStatus, Status
 
 __all__ = ["check_servers"]
 

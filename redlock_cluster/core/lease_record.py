@@ -1,30 +1,37 @@
-"""What a client knows of a lease it won.
+"""What a client knows of a lease it won. Only this module writes a record's fields.
 
-    event                                   held      unknown    lost   released
-    extended by a quorum, in time           held      held       -      -
-    an extension reached no quorum          unknown   unknown    -      -
-    a quorum with the token is impossible   lost      lost       -      -
-    validity ran out                        lost      lost       -      -
-    a quorum deleted it                     released  released   -      -
-    a release reached no quorum             unknown   unknown    -      -     (no longer valid all the same)
+    event                            held       unknown     releasing   unreleased  expired, gone, released
+    extended by a quorum, in time    held       held        -           -           -
+    an extension reached no quorum   unknown    unknown     -           -           -
+    a quorum can't hold the token    gone       gone        -           -           -
+    validity ran out                 expired    expired     -           -           -
+    a release was asked for          releasing  unreleased  -           -           -
+    a quorum deleted it                                     released    released    -
+    a release reached no quorum                             unreleased  -           -
+    a quorum did not hold it                                gone        gone        -
 
-Lost and released are final.
+A dash is no change. From releasing on, a lease is no longer valid. To users, releasing is HELD, unreleased is UNKNOWN,
+expired and gone are LOST. The rows of this table stand below, one for each event.
 """
 
 from __future__ import annotations
 
 import enum
-from typing import Final
+from typing import Final, Protocol
 
+from redlock_cluster.core.mode import LockMode
 from redlock_cluster.core.resource import Resource
-from redlock_cluster.core.tally import Acquisition, Ballot, Comparison, Outcome
-from redlock_cluster.core.votes import Token
+from redlock_cluster.core.tally import Outcome
+from redlock_cluster.core.token import Token
+from redlock_cluster.core.votes import ServerVote
+from redlock_cluster.errors import LossReason
 
 __all__ = ["LeaseRecord", "LeaseState"]
 
 
 class LeaseState(enum.Enum):
-    """HELD: a quorum has the token. UNKNOWN: the last extension or release reached no quorum. LOST, RELEASED: over."""
+    """HELD: a quorum has the token. UNKNOWN: the last extension or release has reached no quorum.
+    LOST, RELEASED: it is over."""
 
     HELD = "held"
     UNKNOWN = "unknown"
@@ -32,22 +39,84 @@ class LeaseState(enum.Enum):
     RELEASED = "released"
 
 
-# Looking up a member of an Enum takes as long as a call.
-_HELD: Final = LeaseState.HELD
-_UNKNOWN: Final = LeaseState.UNKNOWN
-_LOST: Final = LeaseState.LOST
-_RELEASED: Final = LeaseState.RELEASED
-_DONE: Final = Outcome.DONE
+# States are places in the rows of the table: looking up a member of an Enum takes as long as a call.
+_HELD: Final = 0
+_UNKNOWN: Final = 1
+_RELEASING: Final = 2
+_UNRELEASED: Final = 3
+_EXPIRED: Final = 4
+_GONE: Final = 5
+_RELEASED: Final = 6
+_OVER: Final = (_EXPIRED, _GONE, _RELEASED)
+
+_SHOWN: Final = (
+    LeaseState.HELD,
+    LeaseState.UNKNOWN,
+    LeaseState.HELD,
+    LeaseState.UNKNOWN,
+    LeaseState.LOST,
+    LeaseState.LOST,
+    LeaseState.RELEASED,
+)
+
+_ON_EXTENSION: Final = {
+    Outcome.DONE: (_HELD, _HELD, _RELEASING, _UNRELEASED, *_OVER),
+    Outcome.UNKNOWN: (_UNKNOWN, _UNKNOWN, _RELEASING, _UNRELEASED, *_OVER),
+    Outcome.GONE: (_GONE, _GONE, _RELEASING, _UNRELEASED, *_OVER),
+}
+_ON_EXPIRY: Final = (_EXPIRED, _EXPIRED, _RELEASING, _UNRELEASED, *_OVER)
+_ON_RELEASE_ASKED: Final = (_RELEASING, _UNRELEASED, _RELEASING, _UNRELEASED, *_OVER)
+_ON_RELEASE: Final = {
+    Outcome.DONE: (_HELD, _UNKNOWN, _RELEASED, _RELEASED, *_OVER),
+    Outcome.UNKNOWN: (_HELD, _UNKNOWN, _UNRELEASED, _UNRELEASED, *_OVER),
+    Outcome.GONE: (_HELD, _UNKNOWN, _GONE, _GONE, *_OVER),
+}
+
+
+class Ballot(Protocol):
+    """A round that asked for votes."""
+
+    def votes(self, names: tuple[str, ...], /) -> tuple[ServerVote, ...]:
+        """Every server's vote, in the group's order."""
+
+
+class AcquisitionBallot(Ballot, Protocol):
+    """The round that won the lease."""
+
+    @property
+    def answered(self) -> int:
+        """Mask of the servers that voted FOR or AGAINST."""
+
+    @property
+    def declined(self) -> int:
+        """Mask of the servers that proved not to have run the command."""
+
+
+class ReleaseBallot(Ballot, Protocol):
+    """A release that is under way."""
+
+    def count_alone(self) -> object:
+        """From now on record each deletion as it is heard of."""
 
 
 class LeaseRecord:
-    """One lease: who, until when, and on which servers. Times are seconds of the engine's clock, masks have bit i for
-    the i-th server of the group.
+    """One lease: who, until when, and on which servers.
 
-    sent: servers that were sent the token
-    deleted: servers known to have deleted it; doubtful: those whose reply to a release was lost
-    longest_ms: the longest ttl that a server may have taken for it
-    acquired, extension: the rounds that won it and last extended it; release: the newest that is under way
+    Times are seconds of the engine's clock; masks have bit i for the i-th server of the group.
+
+    resource: as the caller named it
+    key: its name on the servers
+    token: the owner's value there
+    mode: which kind of lock it is
+    ttl_ms: milliseconds that servers keep it, counted from the acquisition or the last extension
+    longest_ms: the longest ttl that a server may have taken for it, milliseconds
+    valid_until: when it ends by this machine's clock
+    sent: mask of the servers that were sent the token
+    acquired: the round that won it; None for one that was taken over by its token
+    extension: the last round that extended it
+    release: the newest release that is under way
+    deleted: mask of the servers known to have deleted it
+    doubtful: mask of the servers whose reply to a release was lost
     """
 
     __slots__ = (
@@ -58,8 +127,8 @@ class LeaseRecord:
         "extension",
         "key",
         "longest_ms",
+        "mode",
         "release",
-        "release_asked",
         "resource",
         "sent",
         "token",
@@ -72,39 +141,44 @@ class LeaseRecord:
         resource: Resource,
         key: bytes,
         token: Token,
+        mode: LockMode,
         ttl_ms: int,
         valid_until: float,
         sent: int,
-        acquired: Acquisition | None = None,
+        acquired: AcquisitionBallot | None,
+        extension: Ballot | None,
     ) -> None:
-        self.resource, self.key, self.token = resource, key, token
+        self.resource, self.key, self.token, self.mode = resource, key, token, mode
         self.ttl_ms = self.longest_ms = ttl_ms
         self.valid_until, self.sent = valid_until, sent
-        self.acquired = acquired
-        self.extension: Comparison | None = None
-        self.release: Comparison | None = None
+        self.acquired, self.extension = acquired, extension
+        self.release: ReleaseBallot | None = None
         self.deleted = self.doubtful = 0
-        self.release_asked = False
         self._state = _HELD
 
-    def state(self, now: float) -> LeaseState:
-        """The state at a moment: an unreleased lease whose validity has run out is lost."""
-        if self._over or self.release_asked or now < self.valid_until:
-            return self._state
-        return _LOST
+    # --- what is known of it ---------------------------------------------------------------------------------------
 
-    @property
-    def _over(self) -> bool:
-        return self._state is _LOST or self._state is _RELEASED
+    def state(self, now: float) -> LeaseState:
+        """The state at a moment: a lease whose validity has run out is lost, unless its release was asked for."""
+        return _SHOWN[self._state if now < self.valid_until else _ON_EXPIRY[self._state]]
 
     def remaining(self, now: float) -> float:
         """Seconds of validity left; 0 once the lease is over or its release was asked for."""
-        if self._over or self.release_asked:
-            return 0.0
-        return max(0.0, self.valid_until - now)
+        return max(0.0, self.valid_until - now) if self._state < _RELEASING else 0.0
 
     @property
-    def round(self) -> Ballot | None:
+    def release_asked(self) -> bool:
+        """Whether its release was asked for, and has not found it lost."""
+        return self._state in (_RELEASING, _UNRELEASED, _RELEASED)
+
+    def loss(self, now: float) -> tuple[LossReason, str]:
+        """Of a lost lease: why, and the rest of the sentence."""
+        if self._state == _GONE:
+            return LossReason.GONE, "a quorum of its servers does not hold it any more"
+        return LossReason.EXPIRED, f"it expired {now - self.valid_until:.3g} s ago"
+
+    @property
+    def ballot(self) -> Ballot | None:
         """The round whose votes say where the lease is held: the last extension that succeeded, or the acquisition."""
         return self.extension or self.acquired
 
@@ -114,52 +188,76 @@ class LeaseRecord:
         return self.sent & ~(self.deleted | declined)
 
     def unanswered(self) -> int:
-        """Mask of the servers that were sent the token and whose SET may still land."""
+        """Mask of the servers that were sent the token and that may still take it."""
         return 0 if self.acquired is None else self.sent & ~self.acquired.answered
+
+    # --- extension -------------------------------------------------------------------------------------------------
 
     def begin_extension(self, started: float, valid_until: float, ttl_ms: int) -> bool:
         """Before the first byte: servers that take a shorter ttl may do so unheard, so believe the shorter one.
 
-        False when the lease is over, or its release was asked for: an expired lease is never extended.
+        started: now
+        valid_until: what the extension gives if it succeeds
+        ttl_ms: milliseconds that the servers are asked for
+
+        Returns False when the lease is over, or its release was asked for: an expired lease is never extended.
         """
-        if self.state(started) is _LOST:
-            self._state = _LOST
-        if self._over or self.release_asked:
+        if started >= self.valid_until:
+            self._state = _ON_EXPIRY[self._state]
+        if self._state >= _RELEASING:
             return False
         self.valid_until = min(self.valid_until, valid_until)
         self.longest_ms = max(self.longest_ms, ttl_ms)
         return True
 
-    def extended(self, votes: Comparison, now: float, valid_until: float, ttl_ms: int) -> None:
-        """Takes in a decided extension; one that is decided after the validity ran out finds the lease lost.
+    def extended(self, ballot: Ballot, outcome: Outcome, now: float, valid_until: float, ttl_ms: int) -> None:
+        """Take in a decided extension; one that is decided after the validity ran out finds the lease lost.
 
-        valid_until: what the extension gives if it succeeded
+        ballot: the round of the extension
+        outcome: how it ended
+        valid_until, ttl_ms: as for `begin_extension`
         """
-        if self._over or self.release_asked:
-            return
-        if now >= self.valid_until or votes.outcome is Outcome.GONE:
-            self._state = _LOST
-        elif votes.outcome is Outcome.UNKNOWN:
-            self._state = _UNKNOWN
-        else:
-            self._state = _HELD
-            self.valid_until, self.ttl_ms, self.extension = valid_until, ttl_ms, votes
+        if now >= self.valid_until:
+            self._state = _ON_EXPIRY[self._state]
+        self._state = _ON_EXTENSION[outcome][self._state]
+        if self._state == _HELD:
+            self.valid_until, self.ttl_ms, self.extension = valid_until, ttl_ms, ballot
+
+    # --- release ---------------------------------------------------------------------------------------------------
 
     def begin_release(self, now: float) -> bool:
-        """Marks that its release was asked for; false when the lease had ended before."""
-        if self._over:
-            return False
-        if not self.release_asked and now >= self.valid_until:
-            self._state = _LOST
-            return False
-        self.release_asked = True
-        return True
+        """Mark that its release was asked for. Returns False when the lease had ended before."""
+        if now >= self.valid_until:
+            self._state = _ON_EXPIRY[self._state]
+        self._state = _ON_RELEASE_ASKED[self._state]
+        return self._state in (_RELEASING, _UNRELEASED)
 
-    def released(self, outcome: Outcome) -> None:
-        """Takes in a release's outcome."""
-        if self._over:
-            return
-        if outcome is _DONE:
-            self._state = _RELEASED
-        else:
-            self._state = _LOST if outcome is Outcome.GONE else _UNKNOWN
+    def released_by(self, ballot: ReleaseBallot) -> None:
+        """A release begins. What an earlier one does is to be known at once: it lets this one find less."""
+        if self.release is not None:
+            self.release.count_alone()
+        self.release = ballot
+
+    def note_deleted(self, mask: int) -> None:
+        """These servers have deleted it."""
+        self.deleted |= mask
+
+    def note_doubtful(self, index: int) -> None:
+        """A server's reply to a release was lost: from here on it may have no such token because of that release."""
+        self.doubtful |= 1 << index
+
+    def released(self, outcome: Outcome, ballot: ReleaseBallot | None) -> None:
+        """Take in what a release came to.
+
+        ballot: the round of the release, None when nobody waited for one
+        """
+        self._state = _ON_RELEASE[outcome][self._state]
+        if self.release is ballot:
+            self.release = None
+
+    def surrender(self) -> int:
+        """Mask of the servers that may hold the token; whoever asks sees to it that it goes from there, once."""
+        if self.release is not None:
+            self.release.count_alone()
+        holders, self.sent = self.may_hold(), 0
+        return holders

@@ -1,16 +1,19 @@
 """Counting the votes of one round. Source: redis.io, "Distributed Locks with Redis".
 
-An acquisition asks n servers to grant; its votes lead to a verdict as soon as nothing outstanding can change it:
+An acquisition asks n servers to grant. Its standing follows from the votes as soon as nothing outstanding can change
+it (FOR, AGAINST and ABSENT are numbers of votes):
 
     FOR >= quorum                                        WON
     ABSENT > n - quorum                                  UNAVAILABLE
     one holder named by a quorum                         HELD
-    FOR + outstanding < quorum ("hopeless"), and an
-      outage is no longer possible                       SPLIT
+    FOR + outstanding < quorum, and an outage is no
+      longer possible                                    SPLIT
+    FOR + outstanding < quorum                           BEATEN, for now
+    else                                                 OPEN
 
-A departure from stopping at the first moment a win is impossible: what was granted is given back at that moment,
-but the verdict waits for the votes that tell contention from an outage (with five servers, two refusals and one
-time-out can't win, yet two more time-outs make it an outage, which must not be told as contention).
+A departure from stopping at the first moment a win is impossible: what was granted is given back at that moment
+(BEATEN), but the verdict waits for the votes that tell contention from an outage (with five servers, two refusals and
+one time-out can't win, yet two more time-outs make it an outage, which must not be told as contention).
 
 A comparison (release, extend) asks them to act if they hold the token:
 
@@ -22,56 +25,57 @@ A comparison (release, extend) asks them to act if they hold the token:
 from __future__ import annotations
 
 import enum
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Final
 
-from redlock_cluster.core.dialect import ErrorReply, describe, is_number
-from redlock_cluster.core.votes import ServerVote, Verdict, Vote, owner_label
+from redlock_cluster.core.mode import ABSENT, FOR, Answer
+from redlock_cluster.core.token import owner_label
+from redlock_cluster.core.votes import ServerVote, Vote
 
-__all__ = ["AcquireRound", "Acquisition", "Ballot", "CompareRound", "Comparison", "Outcome", "Tally", "quorum_of"]
+__all__ = ["AcquisitionTally", "ComparisonTally", "InspectionTally", "Outcome", "Standing", "Tally", "quorum_of"]
 
-_OK = b"OK"
-_GONE = "does not hold the token"
+_GONE: Final = "does not hold the token"
 
 
 def quorum_of(size: int) -> int:
-    """How many of a group's servers decide: more than half."""
+    """How many of a group's servers decide: more than half of `size`."""
     return size // 2 + 1
 
 
-class Ballot(Protocol):
-    """What a round knows of its votes."""
+class Standing(enum.Enum):
+    """How an acquisition stands.
 
-    def votes(self, names: tuple[str, ...], /) -> tuple[ServerVote, ...]:
-        """Every server's vote, in the group's order."""
+    OPEN: it may win. BEATEN: it can't win any more, but why is not known yet. The others are verdicts. WON: a quorum
+    granted. HELD: a quorum names one holder. SPLIT: contenders share the servers and none has a quorum. UNAVAILABLE:
+    too many servers did not vote, or their quorum came after the validity had run out.
+    """
 
-
-class Acquisition(Ballot, Protocol):
-    """The same of a round that acquired."""
-
-    @property
-    def answered(self) -> int:
-        """As in `Tally`."""
-
-    @property
-    def declined(self) -> int:
-        """As in `AcquireRound`."""
+    OPEN = "open"
+    BEATEN = "beaten"
+    WON = "won"
+    HELD = "held"
+    SPLIT = "split"
+    UNAVAILABLE = "unavailable"
 
 
-class Comparison(Ballot, Protocol):
-    """The same of a release or extension."""
-
-    def detach(self) -> object:
-        """Has it count its votes itself, and tell the lease of each."""
-
-    @property
-    def outcome(self) -> Outcome | None:
-        """How it ended; None until it is decided."""
+_OPEN: Final = Standing.OPEN
+_BEATEN: Final = Standing.BEATEN
 
 
-class Tally(ABC):
-    """Votes of n servers as bit masks: bit i is the i-th server in the group's order."""
+class Outcome(enum.Enum):
+    """How a comparison ended: a quorum did it, a quorum can't hold the token any more, or neither is known."""
+
+    DONE = "done"
+    GONE = "gone"
+    UNKNOWN = "unknown"
+
+
+class Tally:
+    """Votes of n servers as bit masks: bit i is the i-th server in the group's order.
+
+    granted, against, absent: servers that voted so
+    details: by server, who holds the key or why the vote is ABSENT
+    """
 
     __slots__ = ("absent", "against", "details", "everyone", "granted", "quorum", "size")
 
@@ -92,34 +96,11 @@ class Tally(ABC):
         """Mask of the servers that voted FOR or AGAINST."""
         return self.granted | self.against
 
-    def _refuse(self, index: int, detail: str | bytes | None) -> None:
-        self.against |= 1 << index
-        self.absent &= ~(1 << index)
-        self._note(index, detail)
-
-    def _note(self, index: int, detail: str | bytes | None) -> None:
-        self.details = {**(self.details or {}), index: detail}
-
-    def leave_out(self, absent: int, why: Mapping[int, str]) -> bool:
-        """Counts servers (a mask) that can't be asked, and why, as ABSENT before all else; true as for `miss`."""
-        self.absent, self.details = absent, why
-        return self._weigh()
-
-    def miss(self, index: int, why: str) -> bool:
-        """Counts a server as ABSENT; true when that brought the round to a turning point."""
-        bit = 1 << index
-        if (self.granted | self.against | self.absent) & bit:
-            return False
-        self.absent |= bit
-        self._note(index, why)
-        return self._weigh()
-
-    @abstractmethod
-    def _weigh(self) -> bool:
-        """Looks for a verdict; true at a turning point."""
-
     def votes(self, names: tuple[str, ...]) -> tuple[ServerVote, ...]:
-        """Every server's vote, in the group's order."""
+        """Every server's vote.
+
+        names: the servers', in the group's order
+        """
         return tuple(self._vote_of(i, name) for i, name in enumerate(names))
 
     def _vote_of(self, index: int, name: str) -> ServerVote:
@@ -131,85 +112,118 @@ class Tally(ABC):
             return ServerVote(name, Vote.AGAINST, detail if isinstance(detail, str) else owner_label(detail))
         return ServerVote(name, Vote.ABSENT if self.absent & bit else None, str(detail or ""))
 
+    # A vote may come after its time-out had made it ABSENT: then it replaces that. ABSENT never replaces a vote.
 
-class AcquireRound(Tally):
-    """The votes of one attempt to acquire; `verdict` is None until it is decided.
+    def _grant(self, index: int) -> None:
+        self.granted |= 1 << index
+        self.absent &= ~self.granted
 
-    patient: don't call it split while the outstanding votes, and absent servers, may still name one holder
+    def _refuse(self, index: int, detail: str | bytes | None) -> None:
+        self.against |= 1 << index
+        self.absent &= ~self.against
+        self._note(index, detail)
+
+    def _miss(self, index: int, why: str) -> bool:
+        """Whether that is news."""
+        bit = 1 << index
+        if not self.outstanding & bit:
+            return False
+        self.absent |= bit
+        self._note(index, why)
+        return True
+
+    def _note(self, index: int, detail: str | bytes | None) -> None:
+        self.details = {**(self.details or {}), index: detail}
+
+
+class AcquisitionTally(Tally):
+    """The votes of one attempt to acquire.
+
+    standing: how it stands now
     declined: mask of the servers whose error proves that they did not run the command
     """
 
-    __slots__ = ("declined", "hopeless", "patient", "verdict")
+    __slots__ = ("declined", "standing")
 
-    def __init__(self, size: int, patient: bool = False) -> None:
+    def __init__(self, size: int) -> None:
         Tally.__init__(self, size)
-        self.patient = patient
-        self.verdict: Verdict | None = None
-        self.hopeless = False
+        self.standing = _OPEN
         self.declined = 0
 
-    def grant(self, index: int) -> bool:
-        """Counts a server that granted, even after its time-out; true when that decided the round."""
-        granted = self.granted = self.granted | 1 << index
-        if self.absent:
-            self.absent &= ~granted
-        if self.verdict is not None:
-            return False
-        if granted.bit_count() < self.quorum:
-            return self.hopeless and self._weigh()
-        self.verdict = Verdict.WON
-        return True
+    def take_over(self, granted: int, unasked: int, why: Mapping[int, str], won: bool) -> None:
+        """Begin with the votes that were counted elsewhere; before all else.
 
-    def count(self, index: int, reply: object, names_holder: bool) -> bool:
-        """Counts a server's reply to SET; true when it made the round hopeless or decided it.
-
-        names_holder: the command was sent with GET, so nil means granted and a value is the holder's token;
-        without it OK means granted and nil that somebody unknown holds.
+        granted: mask of the servers that voted FOR
+        unasked: mask of the servers that can't be asked, so they are ABSENT
+        why: for each of those, by index
+        won: the grants were found to be a quorum
         """
-        if (reply is None) if names_holder else (reply == _OK):
-            return self.grant(index)
-        if type(reply) is bytes if names_holder else reply is None:
-            return self._refused(index, reply if type(reply) is bytes else None)
-        if isinstance(reply, ErrorReply):
-            if reply.wrong_type:
-                return self._refused(index, None)
-            if reply.refused:
-                self.declined |= 1 << index
-            return self.miss(index, reply.text)
-        return self.miss(index, f"unexpected reply {describe(reply)}")
+        self.granted = granted
+        if unasked:
+            self.absent, self.details = unasked, why
+        if won:
+            self.standing = Standing.WON
 
-    def _refused(self, index: int, holder: bytes | None) -> bool:
-        self._refuse(index, holder)
-        return self._weigh()
+    def count(self, index: int, answer: Answer) -> Standing | None:
+        """Count a server's answer, even after its time-out. Returns the standing if that has changed it."""
+        if answer.vote is FOR:
+            self._grant(index)
+        elif answer.vote is ABSENT:
+            if not answer.ran:
+                self.declined |= 1 << index
+            return self.miss(index, answer.why)
+        else:
+            self._refuse(index, answer.holder)
+        return self.weigh()
+
+    def miss(self, index: int, why: str) -> Standing | None:
+        """Count a server as ABSENT, unless it has voted. Returns the standing if that has changed it."""
+        return self.weigh() if self._miss(index, why) else None
+
+    @property
+    def decided(self) -> bool:
+        """Whether the standing is a verdict."""
+        return self.standing is not _OPEN and self.standing is not _BEATEN
+
+    def too_late(self) -> None:
+        """The quorum came after the validity had run out: unavailable."""
+        self.standing = Standing.UNAVAILABLE
 
     def may_be_held(self) -> bool:
         """Whether one holder has a quorum if the absent servers count for it."""
         return self._most_refusals_for_one_holder() + self.absent.bit_count() >= self.quorum
 
-    def too_late(self) -> None:
-        """The quorum came after the validity had run out: told as unavailable."""
-        self.verdict = Verdict.UNAVAILABLE
+    def weigh(self) -> Standing | None:
+        """Look for the standing. Returns it if it has changed."""
+        if self.decided:
+            return None
+        standing = self._standing()
+        if standing is self.standing:
+            return None
+        self.standing = standing
+        return standing
 
-    def _weigh(self) -> bool:
-        if self.verdict is not None:
-            return False
-        outstanding = self.outstanding.bit_count()
-        absent = self.absent.bit_count()
-        spare = self.size - self.quorum
-        agreed = self._most_refusals_for_one_holder()
+    def _standing(self) -> Standing:
+        granted, absent = self.granted.bit_count(), self.absent.bit_count()
+        outstanding, spare = self.outstanding.bit_count(), self.size - self.quorum
+        if granted >= self.quorum:
+            return Standing.WON
         if absent > spare:
-            self.verdict = Verdict.UNAVAILABLE
-        elif agreed >= self.quorum:
-            self.verdict = Verdict.HELD
-        elif self.granted.bit_count() + outstanding >= self.quorum:
-            return False
-        elif absent + outstanding <= spare and not (
-            self.patient and outstanding and agreed + absent + outstanding >= self.quorum
-        ):
-            self.verdict = Verdict.SPLIT
-        elif self.hopeless:
-            return False
-        self.hopeless = True
+            return Standing.UNAVAILABLE
+        agreed = self._most_refusals_for_one_holder()
+        if agreed >= self.quorum:
+            return Standing.HELD
+        if granted + outstanding >= self.quorum:
+            return self.standing
+        if absent + outstanding <= spare and self._may_call_it_split(agreed, absent, outstanding):
+            return Standing.SPLIT
+        return _BEATEN
+
+    def _may_call_it_split(self, agreed: int, absent: int, outstanding: int) -> bool:
+        """Whether SPLIT may be said before all have voted. Numbers of votes; agreed: refusals that name one holder.
+
+        SPLIT and HELD are both contention; an acquisition need not wait for the difference.
+        """
         return True
 
     def _most_refusals_for_one_holder(self) -> int:
@@ -227,16 +241,21 @@ class AcquireRound(Tally):
         return max([unnamed, *named.values()])
 
 
-class Outcome(enum.Enum):
-    """How a comparison ended: a quorum did it, a quorum can't hold the token any more, or neither is known."""
+class InspectionTally(AcquisitionTally):
+    """The same of a question who holds a key: FOR means nobody. HELD and SPLIT are different answers here."""
 
-    DONE = "done"
-    GONE = "gone"
-    UNKNOWN = "unknown"
+    __slots__ = ()
+
+    def _may_call_it_split(self, agreed: int, absent: int, outstanding: int) -> bool:
+        """Not while the outstanding votes, and absent servers, may still name one holder."""
+        return not outstanding or agreed + absent + outstanding < self.quorum
 
 
-class CompareRound(Tally):
-    """The votes of one release or extension; `outcome` is None until it is decided."""
+class ComparisonTally(Tally):
+    """The votes of one release or extension.
+
+    outcome: how it ended, None until it is decided
+    """
 
     __slots__ = ("outcome",)
 
@@ -244,55 +263,42 @@ class CompareRound(Tally):
         Tally.__init__(self, size)
         self.outcome: Outcome | None = None
 
-    def settle(self, done: int, gone: int) -> None:
-        """Counts what needs no asking, before anything else is counted. done, gone: masks"""
-        self.granted, self.against = done, gone
-        self.details = {index: _GONE for index in range(self.size) if gone >> index & 1}
-        if done.bit_count() >= self.quorum:
-            self.outcome = Outcome.DONE
-        else:
-            self._weigh()
+    def take_over(self, done: int, gone: int, outcome: Outcome | None) -> None:
+        """Begin with what is known already; before all else.
 
-    def grant(self, index: int) -> bool:
-        """Counts a server that did it, even after its time-out; true when that decided the round."""
-        granted = self.granted = self.granted | 1 << index
-        if self.absent:
-            self.absent &= ~granted
-        if self.outcome is not None:
-            return False
-        if granted.bit_count() >= self.quorum:
-            self.outcome = Outcome.DONE
-            return True
-        return self._weigh()
-
-    def count(self, index: int, reply: object, doubtful: bool = False) -> bool:
-        """Counts a server's reply: 1 or OK did it, 0 or nil holds no such token. True when it decided the round.
-
-        doubtful: an earlier release's reply from this server was lost, so 0 may be our own deletion: ABSENT.
+        done: mask of the servers that did it
+        gone: mask of the servers that hold no such token
+        outcome: what that was found to come to
         """
-        if reply == _OK or is_number(reply, 1):
-            return self.grant(index)
-        if reply is None or is_number(reply, 0) or (isinstance(reply, ErrorReply) and reply.wrong_type):
-            if doubtful:
-                return self.miss(index, "not there, perhaps by an earlier release whose reply was lost")
-            self._refuse(index, _GONE)
-        else:
-            return self.miss(
-                index, reply.text if isinstance(reply, ErrorReply) else f"unexpected reply {describe(reply)}"
-            )
-        return self._weigh()
+        self.granted, self.against = done, gone
+        if gone:
+            self.details = {index: _GONE for index in range(self.size) if gone >> index & 1}
+        self.outcome = outcome
 
-    def _weigh(self) -> bool:
+    def count(self, index: int, answer: Answer) -> Outcome | None:
+        """Count a server's answer, even after its time-out. Returns the outcome if that decided it."""
+        if answer.vote is FOR:
+            self._grant(index)
+        elif answer.vote is ABSENT:
+            return self.miss(index, answer.why)
+        else:
+            self._refuse(index, _GONE)
+        return self.weigh()
+
+    def miss(self, index: int, why: str) -> Outcome | None:
+        """Count a server as ABSENT, unless it has voted. Returns the outcome if that decided it."""
+        return self.weigh() if self._miss(index, why) else None
+
+    def weigh(self) -> Outcome | None:
+        """Look for the outcome. Returns it if that decides it now."""
         if self.outcome is not None:
-            return False
-        if not self.against and not self.absent:
-            return False
+            return None
         done, gone = self.granted.bit_count(), self.against.bit_count()
         outstanding, spare = self.outstanding.bit_count(), self.size - self.quorum
-        if gone > spare:
+        if done >= self.quorum:
+            self.outcome = Outcome.DONE
+        elif gone > spare:
             self.outcome = Outcome.GONE
         elif done + outstanding < self.quorum and gone + outstanding <= spare:
             self.outcome = Outcome.UNKNOWN
-        else:
-            return False
-        return True
+        return self.outcome

@@ -53,21 +53,30 @@ class Interval:
         longest = min(self.maximum, self.base * 2.0 ** min(failures, 64))
         return longest * (0.5 + fraction / 2)
 
+    def longest_total(self, failures: int) -> float:
+        """Seconds that the waits after so many failures take together at most."""
+        total, pause = 0.0, self.base
+        for left in range(failures, 0, -1):
+            if pause >= self.maximum:
+                return total + left * self.maximum
+            total, pause = total + pause, 2 * pause
+        return total
 
-@dataclass(frozen=True, slots=True)
+
 class Terms:
     """What a ttl means for a round.
 
-    ttl_ms: milliseconds on the wire; validity: seconds that the lease may be believed, counted from before the first
-    byte; patience: seconds that the round waits for votes
+    ttl_ms: milliseconds on the wire
+    validity: seconds that the lease may be believed, counted from before the first byte
+    patience: seconds that the round waits for votes
     """
 
-    ttl_ms: int
-    validity: float
-    patience: float
+    __slots__ = ("patience", "ttl_ms", "validity")
+
+    def __init__(self, ttl_ms: int, validity: float, patience: float) -> None:
+        self.ttl_ms, self.validity, self.patience = ttl_ms, validity, patience
 
 
-@dataclass(frozen=True, slots=True)
 class Timing:
     """The times of one deployment's rounds.
 
@@ -75,11 +84,13 @@ class Timing:
     server_timeout: seconds that a round waits for a vote
     """
 
-    drift_factor: float
-    server_timeout: float
+    __slots__ = ("drift_factor", "server_timeout")
 
-    def ttl_ms(self, ttl: Seconds) -> int:
-        """The ttl in whole milliseconds, as it is sent.
+    def __init__(self, drift_factor: float, server_timeout: float) -> None:
+        self.drift_factor, self.server_timeout = drift_factor, server_timeout
+
+    def terms(self, ttl: Seconds) -> Terms:
+        """The terms of a ttl.
 
         Raises TypeError for what is no duration and ValueError for one that is no number, below 1 ms, over a
         century, or so short that the drift margin leaves no validity.
@@ -87,21 +98,16 @@ class Timing:
         ttl = seconds(ttl, "ttl")
         if not 0.001 <= ttl <= MAX_TTL_MS / 1000:
             raise ValueError(f"ttl must be between 1 ms and a century, not {ttl:g} s")
-        ttl_ms = round(ttl * 1000)
-        if self.validity(ttl_ms) <= 0:
-            raise ValueError(
-                f"a ttl of {ttl:g} s leaves no validity: drift takes {ttl_ms / 1000 - self.validity(ttl_ms):g} s"
-            )
-        return ttl_ms
+        terms = self.terms_ms(round(ttl * 1000))
+        if terms.validity <= 0:
+            drift = terms.ttl_ms / 1000 - terms.validity
+            raise ValueError(f"a ttl of {ttl:g} s leaves no validity: drift takes {drift:g} s")
+        return terms
 
-    def terms(self, ttl_ms: int) -> Terms:
-        """The terms of a ttl that was checked."""
-        return Terms(ttl_ms, self.validity(ttl_ms), self.patience(ttl_ms))
-
-    def validity(self, ttl_ms: int) -> float:
-        """Seconds that a lease may be believed, counted from before its round's first byte was sent."""
+    def terms_ms(self, ttl_ms: int) -> Terms:
+        """The terms of a ttl that was checked before, in milliseconds."""
         ttl = ttl_ms / 1000
-        return ttl - ttl * self.drift_factor - _GRAIN
+        return Terms(ttl_ms, ttl - ttl * self.drift_factor - _GRAIN, self.patience(ttl_ms))
 
     def patience(self, ttl_ms: int) -> float:
         """Seconds that a round waits for votes: the server timeout, at most half the ttl."""

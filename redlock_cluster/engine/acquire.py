@@ -1,167 +1,307 @@
-"""Acquisitions on the wire, and asking who holds a key."""
+"""How a lock is acquired. Source: redis.io, "Distributed Locks with Redis".
+
+1. Send the mode's take command, for an exclusive lock `SET key token NX PX ttl`, to every usable server of the group in
+   one turn of the loop, with a new token. If the usable servers are no quorum, send nothing.
+2. Each reply is a vote (`core.mode`). How they add up stands in `core.tally`: a quorum of grants wins, early.
+3. As soon as a win is impossible, release the token on every server that was sent the command, answered or not.
+4. A win counts from before the first byte: the lease is valid until then + ttl - drift. If that has passed when the
+   caller comes, give everything back.
+5. A refused attempt is followed by another one, after a pause, as long as the limit allows.
+
+    attempting --won, or refused and the limit reached--> decided
+    attempting --refused--> pausing --timer--> attempting
+    pausing --supervisor closed--> decided
+    any --abandoned--> decided
+
+Who waits may go at any time: the acquisition is the engine's, and gives back what it got or may still get.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
-from hiredis import pack_command
-
-from redlock_cluster.core.dialect import Dialect, ErrorReply
+from redlock_cluster.core.decision import Decision
+from redlock_cluster.core.dialect import Dialect
 from redlock_cluster.core.lease_record import LeaseRecord
-from redlock_cluster.core.resource import Resource
-from redlock_cluster.core.tally import AcquireRound
+from redlock_cluster.core.mode import Command, LockMode
+from redlock_cluster.core.resource import Resource, resource_text
+from redlock_cluster.core.retry import Limit, RetryPolicy
+from redlock_cluster.core.tally import AcquisitionTally, Standing
 from redlock_cluster.core.timing import Terms
-from redlock_cluster.core.votes import Verdict
-from redlock_cluster.engine.pending import Debt
+from redlock_cluster.engine.group import Group
 from redlock_cluster.engine.round import Round
+from redlock_cluster.errors import ClosedError, Contended, LockNotAcquired, QuorumUnavailable
 from redlock_cluster.wire.connection import Connection
+from redlock_cluster.wire.flight import Flight
 
-if TYPE_CHECKING:
-    from redlock_cluster.engine.group import Group
+__all__ = ["Acquisition", "Attempt", "Retries"]
 
-__all__ = ["Attempt", "Inspection"]
-
-
-class _Asking(Round[AcquireRound]):
-    """A round whose votes are those of an acquisition. patient: as `AcquireRound` has it"""
-
-    __slots__ = ()
-    _patient = False
-
-    def _give_up(self) -> None:
-        """The servers that can answer can't make a quorum, so nothing is sent."""
-        lane = self.lane
-        self.started = self.group.clock()
-        self._tally = AcquireRound(self.group.size, self._patient)
-        self._tally.leave_out(lane.unusable, lane.why)
-        self.decided = True
-
-    def _counted(self) -> AcquireRound:
-        tally, volley = AcquireRound(self.group.size, self._patient), self.volley
-        if volley is not None:
-            if volley.unasked:
-                tally.leave_out(volley.unasked, volley.why)
-            tally.granted = volley.passed(self.offset)
-            if self.decided:
-                tally.verdict = Verdict.WON
-        return tally
+_log = logging.getLogger(__name__)
 
 
-class Attempt(_Asking):
-    """One attempt to acquire: its token, its votes, and the lease if it wins, until somebody takes it.
+class Attempt(Round[AcquisitionTally]):
+    """One attempt, with its own token.
 
-    declined: mask of the servers whose error proves that they did not run the command
+    sent: mask of the servers that may hold the token because of it
     """
 
-    __slots__ = ("declined", "lease", "resource", "sent", "terms", "token")
+    __slots__ = ("mode", "sent", "token", "ttl_ms")
 
-    def __init__(self, group: Group, resource: Resource, key: bytes, terms: Terms, at_most: float = math.inf) -> None:
-        Round.__init__(self, group, key, terms.patience if terms.patience < at_most else at_most)
-        self.resource, self.terms = resource, terms
-        self.token = group.new_token()
-        self.lease: LeaseRecord | None = None
-        self.sent = self.declined = 0
+    def __init__(self, group: Group, key: bytes, mode: LockMode, ttl_ms: int, patience: float) -> None:
+        Round.__init__(self, group, key, patience)
+        self.mode, self.ttl_ms = mode, ttl_ms
+        self.token = group.tokens.new()
+        self.sent = 0
 
-    def begin(self) -> Attempt:
-        """SET to every server that can answer, all in this turn of the loop; to none if they can't make a quorum."""
-        lane = self.lane
-        lane.open_for(self.patience)
-        if lane.able:
-            self.sent = lane.usable
-            lane.send(self)
+    def begin(self) -> None:
+        """Ask every server that is usable, all in this turn of the loop; none if they are no quorum."""
+        pipeline = self.pipeline
+        pipeline.open_for(self.patience)
+        if pipeline.enough:
+            self.sent = pipeline.usable
+            self._send_to_all()
         else:
-            self._give_up()
-        return self
+            tally = self._begin_alone(AcquisitionTally(self.group.size))
+            tally.take_over(0, pipeline.unusable, pipeline.why, False)
+            tally.weigh()
+            self.decided = True
 
-    def command(self, dialect: Dialect) -> tuple[bytes, bytes]:
-        """SET."""
-        return dialect.acquire(self.key, self.token, self.terms.ttl_ms), dialect.granted
+    def _words(self, dialect: Dialect, in_full: bool) -> Command:
+        return self.mode.acquire(dialect, self.key, self.token, self.ttl_ms, in_full)
 
-    def carry(self) -> None:
-        """A quorum granted."""
-        terms, until = self.terms, self.started + self.terms.validity
-        self.lease = LeaseRecord(self.resource, self.key, self.token, terms.ttl_ms, until, self.sent, self)
+    def _counted(self, flight: Flight | None) -> AcquisitionTally:
+        tally = AcquisitionTally(self.group.size)
+        if flight is not None:
+            tally.take_over(flight.passed_by(self.offset), flight.unasked, flight.why, self.decided)
+        return tally
+
+    def on_quorum(self) -> None:
+        """Won, without a tally of its own."""
         self.decided = True
 
-    def reply(self, connection: Connection, value: object) -> None:
-        """Counts a vote; once the round is decided, a late grant only adds to `held_on`."""
-        if value is not None and type(value) is not bytes and not isinstance(value, ErrorReply):
+    def _count(self, connection: Connection, value: object) -> None:
+        """Count a vote. Once the attempt has won, a late grant only adds to the servers that hold the lease."""
+        answer = self.mode.acquired(connection.dialect, value)
+        if not answer.possible:
             connection.abort("an unexpected reply: the connection is out of step")
-        tally = self.tally
-        turned = tally.count(connection.index, value, connection.dialect.names_holder)
-        self.declined = tally.declined
-        if turned:
-            self._progress()
+        self._follow(self.tally.count(connection.index, answer))
 
-    def _progress(self) -> None:
-        if self.decided:
+    def _miss(self, indices: list[int], why: str) -> None:
+        changes = [self.tally.miss(index, why) for index in indices]
+        self._follow(self.tally.standing if any(changes) else None)
+
+    def _follow(self, standing: Standing | None) -> None:
+        """Act on a new standing, if it is one."""
+        if standing is None or self.decided:
             return
-        verdict = self.tally.verdict
-        if verdict is Verdict.WON:
-            self.carry()
-        else:
+        if standing is not Standing.WON:
             self._give_back()
-        if verdict is not None:
+        if self.tally.decided:
             self.decided = True
-            self.tell()
+            self.notify()
+
+    @property
+    def won(self) -> bool:
+        """Whether a quorum granted. Once it is decided."""
+        return self._tally is None or self._tally.standing is Standing.WON
 
     @property
     def answered(self) -> int:
         """Mask of the servers that voted FOR or AGAINST."""
         return self.tally.answered
 
-    def too_late(self) -> None:
-        """The quorum came after the validity had run out: told as unavailable. Only once it is abandoned."""
+    @property
+    def declined(self) -> int:
+        """Mask of the servers whose error proves that they did not run the command."""
+        return 0 if self._tally is None else self._tally.declined
+
+    def give_up(self) -> None:
+        """Nobody wants the lock: give back what was or may still be granted."""
+        self.count_alone()
+        self.decided = True
+        self._give_back()
+
+    def come_too_late(self) -> None:
+        """A quorum granted, but the validity has run out: give it back, and call it unavailable."""
+        self.give_up()
         self.tally.too_late()
 
-    def abandon(self) -> None:
-        """Nobody wants the outcome any more: gives back what was or may still be granted."""
-        if not self.decided or self.lease is not None:
-            self.detach()
-            self.decided = True
-            self.lease = None
-            self._give_back()
-
     def _give_back(self) -> None:
-        """Releases the token on every server that was sent the SET, once."""
-        tally = self.tally
-        sent, self.sent = self.sent & ~self.declined, 0
-        answered = tally.answered
-        for link in self.lane.links:
-            if sent >> link.index & 1:
-                link.release(Debt(link, self.key, self.token, self.terms.ttl_ms, bool(answered >> link.index & 1)))
+        """Release the token on every server that was sent the command, once."""
+        tally, group = self.tally, self.group
+        sent, self.sent = self.sent & ~tally.declined, 0
+        for keeper in self.pipeline.keepers:
+            if sent >> keeper.index & 1:
+                answered = bool(tally.answered >> keeper.index & 1)
+                group.pending.release(keeper, self.key, self.token, self.mode, self.ttl_ms, answered)
 
 
-class Inspection(_Asking):
-    """Asks every server who holds a key. Nobody counts as a grant: WON means that it is free on a quorum."""
+class Acquisition(Decision):
+    """An `Operation` whose result is the lease, or why there is none: the last attempt says so.
 
-    __slots__ = ()
-    _patient = True
+    retries: what the engine's acquisitions share
+    group: the servers that vote on the resource
+    resource: as the caller named it; key: its name on the servers
+    mode: which kind of lock
+    terms: what the ttl means
+    limit: when trying ends
+    """
 
-    def begin(self) -> Inspection:
-        """GET to every server that can answer."""
-        self.lane.open_for(self.patience)
-        if self.lane.able:
-            self.lane.send(self)
+    __slots__ = (
+        "_attempt",
+        "_group",
+        "_key",
+        "_limit",
+        "_made",
+        "_mode",
+        "_refusal",
+        "_resource",
+        "_retries",
+        "_terms",
+    )
+
+    def __init__(
+        self,
+        retries: Retries,
+        group: Group,
+        resource: Resource,
+        key: bytes,
+        mode: LockMode,
+        terms: Terms,
+        limit: Limit,
+    ) -> None:
+        Decision.__init__(self)
+        self._retries, self._group, self._resource, self._key = retries, group, resource, key
+        self._mode, self._terms, self._limit = mode, terms, limit
+        self._made = 0
+        self._attempt: Attempt | None = None
+        self._refusal: LockNotAcquired | ClosedError | None = None
+
+    def begin(self) -> Acquisition:
+        """Make the next attempt."""
+        patience = self._terms.patience
+        if self._limit.deadline < math.inf:
+            patience = min(patience, self._limit.longest_round(self._group.clock()))
+        self._attempt = attempt = Attempt(self._group, self._key, self._mode, self._terms.ttl_ms, patience)
+        self._made += 1
+        attempt.begin()
+        if attempt.decided:
+            self._attempt_ended(attempt)
         else:
-            self._give_up()
+            attempt.add_waiter(self)
         return self
 
-    def command(self, dialect: Dialect) -> tuple[bytes, bytes]:
-        """GET."""
-        return pack_command((b"GET", self.key)), dialect.null
+    def done(self) -> bool:
+        """As the waiter of its attempt: whether it waits no more."""
+        return self.decided
 
-    def carry(self) -> None:
-        """It is free on a quorum."""
+    def set_result(self, result: None, /) -> None:
+        """As the waiter of its attempt: that is decided."""
+        if self._attempt is not None:
+            self._attempt_ended(self._attempt)
+
+    def _attempt_ended(self, attempt: Attempt) -> None:
+        now = self._group.clock()
+        if attempt.won and now < attempt.started + self._terms.validity:
+            self._decide()
+            return
+        if attempt.won:
+            attempt.come_too_late()
+        if self._limit.allows(self._made, now):
+            if _log.isEnabledFor(logging.DEBUG):
+                _log.debug("attempt %d: %s", self._made, self._refused(attempt))
+            self._retries.pause(self, self._made, self._limit, now)
+        else:
+            self._refusal = self._refused(attempt)
+            _log.debug("attempt %d, the last: %s", self._made, self._refusal)
+            self._decide()
+
+    def _decide(self) -> None:
         self.decided = True
+        self.notify()
 
-    def reply(self, connection: Connection, value: object) -> None:
-        """Counts who holds it."""
-        if self.tally.count(connection.index, value, names_holder=True):
-            self._progress()
+    def resume(self, closed: bool) -> None:
+        """The pause is over."""
+        if closed:
+            self._refusal = ClosedError("the supervisor was closed while this call waited")
+            self._decide()
+        else:
+            self.begin()
 
-    def _progress(self) -> None:
-        if self.tally.verdict is not None and not self.decided:
-            self.decided = True
-            self.tell()
+    def abandon(self) -> None:
+        """Nobody wants the lock any more: give back what was or may still be granted."""
+        self.decided = True
+        self._retries.forget(self)
+        attempt, self._attempt = self._attempt, None
+        if attempt is not None:
+            attempt.give_up()
+
+    def result(self) -> LeaseRecord | LockNotAcquired:
+        """The lease, which is the caller's from now on, or why there is none. Raises ClosedError."""
+        attempt, self._attempt = self._attempt, None
+        refusal = self._refusal
+        if refusal is None and attempt is not None:
+            until = attempt.started + self._terms.validity
+            if self._group.clock() < until:
+                ttl_ms = self._terms.ttl_ms
+                return LeaseRecord(
+                    self._resource, self._key, attempt.token, self._mode, ttl_ms, until, attempt.sent, attempt, None
+                )
+            attempt.come_too_late()
+            refusal = self._refused(attempt)
+        if isinstance(refusal, LockNotAcquired):
+            return refusal
+        raise refusal or ClosedError("the acquisition was abandoned")
+
+    def _refused(self, attempt: Attempt) -> LockNotAcquired:
+        """Why a decided attempt gives no lease."""
+        tally, resource = attempt.tally, resource_text(self._resource)
+        if tally.standing is Standing.UNAVAILABLE:
+            late = tally.granted.bit_count() >= tally.quorum
+            why = "the quorum came too late" if late else "too many servers of its group did not vote"
+            return QuorumUnavailable(f"{resource!r} is not locked: {why}", *attempt.context(self._resource))
+        why = "somebody holds it" if tally.standing is Standing.HELD else "contenders split the vote"
+        return Contended(f"{resource!r} is not locked: {why}", *attempt.context(self._resource))
+
+
+class Retries:
+    """The pauses between the attempts of one engine.
+
+    loop: the engine's
+    policy: how long they are
+    clock, fraction: the engine's clock, and random numbers in [0, 1)
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, policy: RetryPolicy, fraction: Callable[[], float]) -> None:
+        self._loop, self._policy, self._fraction = loop, policy, fraction
+        self._paused: dict[Acquisition, asyncio.TimerHandle] = {}
+        self._closed = False
+
+    def pause(self, acquisition: Acquisition, made: int, limit: Limit, now: float) -> None:
+        """Have it resume after the pause that follows so many attempts; at once if the supervisor was closed."""
+        if self._closed:
+            acquisition.resume(True)
+            return
+        seconds = self._policy.pause(made, limit, now, self._fraction())
+        self._paused[acquisition] = self._loop.call_later(seconds, self._over, acquisition)
+
+    def _over(self, acquisition: Acquisition) -> None:
+        del self._paused[acquisition]
+        acquisition.resume(False)
+
+    def forget(self, acquisition: Acquisition) -> None:
+        """It was abandoned."""
+        timer = self._paused.pop(acquisition, None)
+        if timer is not None:
+            timer.cancel()
+
+    def close(self) -> None:
+        """The supervisor closes: whoever pauses hears of it, and nobody pauses any more."""
+        self._closed = True
+        for acquisition, timer in list(self._paused.items()):
+            timer.cancel()
+            del self._paused[acquisition]
+            acquisition.resume(True)

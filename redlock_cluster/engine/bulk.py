@@ -1,31 +1,111 @@
-"""Batches on the wire: rounds are sent in chunks, one after the other, and waited for together."""
+"""Many resources or leases at once: operations begin in chunks, one after the other, and are waited for together."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-from redlock_cluster.core import batches as plan
-from redlock_cluster.core.batches import chunks
+from redlock_cluster.core.exclusive import EXCLUSIVE
 from redlock_cluster.core.lease_record import LeaseRecord
-from redlock_cluster.core.resource import Resource
-from redlock_cluster.core.timing import Terms
-from redlock_cluster.engine.acquire import Attempt
-from redlock_cluster.engine.release import Extension, Release
-from redlock_cluster.engine.round import Round
+from redlock_cluster.core.resource import Resource, resource_bytes, resource_text
+from redlock_cluster.core.retry import ONCE
+from redlock_cluster.core.timing import Seconds
+from redlock_cluster.engine.acquire import Acquisition
+from redlock_cluster.engine.engine import Engine
+from redlock_cluster.engine.extend import Extension
+from redlock_cluster.engine.operation import Operation
+from redlock_cluster.engine.release import begin_release
 from redlock_cluster.errors import ClosedError, LockNotAcquired, RedlockError
-from redlock_cluster.wire.flusher import Outbox
 
-if TYPE_CHECKING:
-    from redlock_cluster.engine.group import Group
+__all__ = ["CHUNK", "WINDOW", "acquire_many", "extend_many", "release_many"]
 
-__all__ = ["Flow", "acquire_many", "extend_many", "release_many"]
+WINDOW = 2000
+"""Operations of one batch that are under way at once: enough to keep servers busy, few enough to end in time."""
+
+CHUNK = 200
+"""Operations that are sent together: servers work on one chunk while the next one is made."""
+
+
+async def acquire_many(
+    engine: Engine, resources: Sequence[Resource], ttl: Seconds
+) -> list[LeaseRecord | LockNotAcquired]:
+    """Make one attempt for each resource. Cancelling it gives everything back.
+
+    resources: what to lock, each once
+    ttl: seconds
+
+    Returns the outcomes in the order given. Raises ValueError for duplicates, ClosedError.
+    """
+    terms = engine.terms(ttl)
+    engine.check_place()
+    names = [resource_bytes(resource) for resource in resources]
+    _require_distinct(names, resources)
+    begun: list[Acquisition] = []
+    flow = _Flow(engine)
+    try:
+        for part in _chunks(len(names)):
+            if engine.closed:
+                raise ClosedError("the supervisor was closed while this call waited")
+            chunk = [
+                engine.acquire_by(engine.group_for(name), resource, engine.key(name), terms, ONCE, EXCLUSIVE)
+                for resource, name in zip(resources[part], names[part], strict=True)
+            ]
+            begun += chunk
+            await flow.sent(chunk)
+        await flow.ended()
+    except (asyncio.CancelledError, ClosedError):
+        for acquisition in begun:
+            acquisition.abandon()
+        raise
+    return [acquisition.result() for acquisition in begun]
+
+
+async def release_many(engine: Engine, records: Sequence[LeaseRecord]) -> list[RedlockError | None]:
+    """Release leases of this engine. Cancelling it does not stop it short.
+
+    Returns for each, in order, None or why that can't be said. Raises ValueError for duplicates.
+    """
+    _require_distinct_leases(engine, records)
+    begun: list[Operation[RedlockError | None]] = []
+    flow = _Flow(engine)
+    try:
+        for part in _chunks(len(records)):
+            chunk = [begin_release(engine.group_of(record), record.resource, record) for record in records[part]]
+            begun += chunk
+            await flow.sent(chunk)
+        await flow.ended()
+    except asyncio.CancelledError:
+        for record in records[len(begun) :]:
+            begin_release(engine.group_of(record), record.resource, record)
+        raise
+    return [release.result() for release in begun]
+
+
+async def extend_many(
+    engine: Engine, records: Sequence[LeaseRecord], ttl: Seconds | None
+) -> list[LeaseRecord | RedlockError]:
+    """Extend leases of this engine.
+
+    ttl: seconds; None: each lease by the one that it has
+
+    Returns for each, in order, the lease or why not. Raises ValueError for duplicates.
+    """
+    ttl_ms = None if ttl is None else engine.terms(ttl).ttl_ms
+    _require_distinct_leases(engine, records)
+    begun: list[Extension] = []
+    flow = _Flow(engine)
+    for part in _chunks(len(records)):
+        chunk = [engine.extend_by(record, ttl_ms or record.ttl_ms) for record in records[part]]
+        begun += chunk
+        await flow.sent(chunk)
+    await flow.ended()
+    return [extension.result() for extension in begun]
 
 
 class _Countdown:
-    """Waits for many rounds as if it were one waiter of each."""
+    """Waits for many operations as if it were one waiter of each."""
 
     __slots__ = ("_left", "finished")
 
@@ -38,38 +118,33 @@ class _Countdown:
         return self.finished.done()
 
     def set_result(self, _: None) -> None:
-        """One more round has ended."""
+        """One more operation is decided."""
         self._left -= 1
         if not self._left:
             self.finished.set_result(None)
 
 
-class Flow:
-    """Chunks of rounds on their way: what was sent is written at once, and a window of rounds is under way at most.
+class _Flow:
+    """Chunks of operations on their way: each is written at once, and WINDOW of them are under way at most."""
 
-    closing: set when the supervisor closes
-    """
-
-    def __init__(self, outbox: Outbox, closing: asyncio.Event) -> None:
-        self._outbox, self.closing = outbox, closing
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
         self._under_way: deque[asyncio.Future[None]] = deque()
 
-    def sent(self, rounds: Sequence[Round[Any]]) -> None:
-        """A chunk has been queued."""
-        self._outbox.flush()
-        undecided = [wired for wired in rounds if not wired.decided]
-        if undecided:
-            countdown = _Countdown(undecided[0].group.loop, len(undecided))
-            for wired in undecided:
-                wired.add_waiter(countdown)
-            self._under_way.append(countdown.finished)
+    async def sent(self, chunk: Sequence[Operation[Any]]) -> None:
+        """A chunk has begun. Returns when another may, and lets others have a turn.
 
-    async def room(self) -> None:
-        """Returns when another chunk may be sent, and lets others have a turn. At once when the supervisor closes: what
-        is to be sent still must not wait for the next window.
+        At once when the supervisor closes: what is to be sent still must not wait for the next window.
         """
-        if not self.closing.is_set():
-            await (self._wait(plan.WINDOW // plan.CHUNK - 1) if self._under_way else asyncio.sleep(0))
+        self._engine.flusher.flush()
+        undecided = [operation for operation in chunk if not operation.decided]
+        if undecided:
+            countdown = _Countdown(self._engine.loop, len(undecided))
+            for operation in undecided:
+                operation.add_waiter(countdown)
+            self._under_way.append(countdown.finished)
+        if not self._engine.closed:
+            await (self._wait(WINDOW // CHUNK - 1) if self._under_way else asyncio.sleep(0))
 
     async def ended(self) -> None:
         """Returns when everything is decided."""
@@ -81,63 +156,20 @@ class Flow:
             self._under_way.popleft()
 
 
-async def acquire_many(
-    flow: Flow, groups: Sequence[Group], resources: Sequence[Resource], keys: Sequence[bytes], terms: Terms
-) -> list[LeaseRecord | LockNotAcquired]:
-    """One attempt for each resource in its group: outcomes in that order. Cancelling it gives everything back."""
-    attempts: list[Attempt] = []
-    try:
-        for part in chunks(len(keys)):
-            if flow.closing.is_set():
-                raise ClosedError("the supervisor was closed while this call waited")
-            wanted = zip(groups[part], resources[part], keys[part], strict=True)
-            begun = [Attempt(group, resource, key, terms).begin() for group, resource, key in wanted]
-            attempts += begun
-            flow.sent(begun)
-            await flow.room()
-        await flow.ended()
-    except (asyncio.CancelledError, ClosedError):
-        for attempt in attempts:
-            attempt.abandon()
-        raise
-    return [attempt.group.outcome(attempt) for attempt in attempts]
+def _chunks(length: int) -> Iterator[slice]:
+    return (slice(start, start + CHUNK) for start in range(0, length, CHUNK))
 
 
-async def release_many(
-    flow: Flow, groups: Sequence[Group], records: Sequence[LeaseRecord]
-) -> list[RedlockError | None]:
-    """Releases leases: for each, in order, None or why that can't be said. Cancelling it does not stop it short."""
-    begun: list[Release | RedlockError] = []
-    try:
-        for part in chunks(len(records)):
-            leases = zip(groups[part], records[part], strict=True)
-            begun += (sent := [group.begin_release(record) for group, record in leases])
-            flow.sent([release for release in sent if isinstance(release, Release)])
-            await flow.room()
-        await flow.ended()
-    except asyncio.CancelledError:
-        for group, record in zip(groups[len(begun) :], records[len(begun) :], strict=True):
-            group.begin_release(record)
-        raise
-    return [
-        group.released(release, record.resource) if isinstance(release, Release) else release
-        for release, group, record in zip(begun, groups, records, strict=True)
-    ]
+def _require_distinct_leases(engine: Engine, records: Sequence[LeaseRecord]) -> None:
+    engine.check_place()
+    _require_distinct([record.key for record in records], [record.resource for record in records])
 
 
-async def extend_many(
-    flow: Flow, groups: Sequence[Group], records: Sequence[LeaseRecord], ttls_ms: Sequence[int]
-) -> list[RedlockError | None]:
-    """Extends leases by their ttls: for each, in order, None or why not."""
-    begun: list[Extension] = []
-    for part in chunks(len(records)):
-        leases = [*zip(groups[part], records[part], strict=True)]
-        while under_way := [running for group, r in leases if (running := group.extensions.get(r.token)) is not None]:
-            await under_way[0]  # and look again at all of them: meanwhile others may have begun
-        wanted = zip(groups[part], records[part], ttls_ms[part], strict=True)
-        sent = [Extension(group, r.key, r.token, group.timing.terms(ttl_ms), r) for group, r, ttl_ms in wanted]
-        begun += sent
-        flow.sent([extension for extension in sent if extension.begin()])
-        await flow.room()
-    await flow.ended()
-    return [group.extended(extension, record) for group, extension, record in zip(groups, begun, records, strict=True)]
+def _require_distinct(keys: Sequence[bytes], resources: Sequence[Resource]) -> None:
+    """Raises ValueError, which names the resource, for a key that occurs twice."""
+    if len(set(keys)) < len(keys):
+        seen = set[bytes]()
+        for key, resource in zip(keys, resources, strict=True):
+            if key in seen:
+                raise ValueError(f"{resource_text(resource)!r} occurs twice in one batch")
+            seen.add(key)

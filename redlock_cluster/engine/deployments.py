@@ -3,23 +3,166 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from enum import Enum
+from typing import Final
 
-from redlock_cluster.core.resource import Resource
+from redlock_cluster.core.retry import RetryPolicy
 from redlock_cluster.core.ring import Ring
-from redlock_cluster.engine.deployment import Engine, Status
+from redlock_cluster.core.timing import Interval, Timing
+from redlock_cluster.core.token import Tokens
+from redlock_cluster.engine.acquire import Retries
+from redlock_cluster.engine.engine import Engine
+from redlock_cluster.engine.group import Group
+from redlock_cluster.engine.pending import PendingReleases
+from redlock_cluster.engine.status import ClusterStatus, Status
 from redlock_cluster.errors import ClosedError, OptionsError
-from redlock_cluster.options import Options
+from redlock_cluster.lua import SCRIPTS
+from redlock_cluster.options import DeploymentOptions, Options
 from redlock_cluster.options.file import load_options
+from redlock_cluster.wire.connection import Flusher
+from redlock_cluster.wire.deadlines import Deadlines
 from redlock_cluster.wire.forks import Generation
+from redlock_cluster.wire.handshake import Handshake
 from redlock_cluster.wire.ports import Ports
 
-__all__ = ["Cluster", "Source"]
+__all__ = ["Deployments", "Routing", "Source", "retry_policy"]
+
+_log = logging.getLogger(__name__)
 
 Source = str | os.PathLike[str] | Mapping[str, object]
 """Where options come from: the path of a YAML file, or a mapping of the same shape."""
+
+_SETTLED_AT_ONCE: Final = 1000  # pending releases sent in one health check, so that it does not hold up the loop
+
+
+def retry_policy(options: DeploymentOptions) -> RetryPolicy:
+    """How a deployment tries again, as its options say."""
+    pauses = Interval(options.retry_interval_base, options.retry_interval_max)
+    return RetryPolicy(options.max_retry, pauses, options.server_timeout)
+
+
+class _Deployment:
+    """One deployment in the running loop: its engine, its connections and their upkeep.
+
+    name, options: as the file says
+    ring: chooses among its groups
+    ports: the world around it
+    """
+
+    def __init__(self, name: str, options: DeploymentOptions, ring: Ring, ports: Ports) -> None:
+        self.name, self._options = name, options
+        self._loop, self._clock = asyncio.get_running_loop(), ports.clock
+        timing = Timing(options.drift_factor, options.server_timeout)
+        flusher, self._deadlines = Flusher(self._loop), Deadlines(self._loop, ports.clock)
+        self._pending = PendingReleases(ports.clock)
+        owner = options.owner or f"{socket.gethostname()}:{os.getpid()}"
+        tokens = Tokens(ports.entropy.texts, owner.encode())
+        handshake = Handshake(f"{options.key_prefix}probe", tuple(script.source for script in SCRIPTS))
+        self._groups = {
+            group.name: Group(group, options, timing, ports, flusher, self._deadlines, self._pending, tokens, handshake)
+            for group in options.groups
+        }
+        policy = retry_policy(options)
+        self.engine = Engine(
+            self._loop,
+            ports.clock,
+            flusher,
+            self._groups,
+            ring,
+            options.key_prefix.encode(),
+            timing,
+            policy,
+            Retries(self._loop, policy, ports.entropy.fraction),
+        )
+        self._keepers = [keeper for group in self._groups.values() for pool in group.pools for keeper in pool.keepers]
+        self._tasks: list[asyncio.Task[None]] = []
+        self._health: asyncio.TimerHandle | None = None
+
+    async def start(self) -> None:
+        """Connect to every server; return when each has connected or failed once. Never fails for want of servers."""
+        self._tasks = [self._loop.create_task(keeper.keep(), name=f"redlock {keeper.name}") for keeper in self._keepers]
+        self._health = self._loop.call_later(self._options.health_check_interval, self._check)
+        for keeper in self._keepers:
+            await keeper.attempted.wait()
+        for group in self._groups.values():
+            if not group.status().available:
+                first = [pool.keepers[0] for pool in group.pools]
+                down = ", ".join(f"{keeper.name}: {keeper.error}" for keeper in first if keeper.error)
+                _log.warning("group %s has no quorum of servers (%s); reconnecting", group.name, down)
+
+    async def close(self) -> None:
+        """Let what was sent be answered (for a server timeout at most), then close every connection."""
+        if self.engine.closed:
+            return
+        self.engine.close()
+        if self._health is not None:
+            self._health.cancel()
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._options.server_timeout):
+                    while answers := self._drain():
+                        await asyncio.wait(answers)  # meanwhile calls under way may have sent more
+        finally:
+            self._deadlines.close()
+            for keeper in self._keepers:
+                keeper.close()
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _drain(self) -> list[asyncio.Future[object]]:
+        """Send what is pending. Done when what was sent so far is answered, server by server."""
+        answers = []
+        for keeper in self._keepers:
+            keeper.queue_open()
+            self._pending.settle(keeper, keeper.connection)
+            answer = keeper.drain()
+            if answer is not None:
+                answers.append(answer)
+        return answers
+
+    def _check(self) -> None:
+        """One health check of all connections."""
+        now = self._clock()
+        for keeper in self._keepers:
+            keeper.check(now)
+            self._pending.settle(keeper, keeper.connection, _SETTLED_AT_ONCE)
+        self._health = self._loop.call_later(self._options.health_check_interval, self._check)
+
+    def status(self) -> ClusterStatus:
+        """A snapshot of every group and server."""
+        return ClusterStatus(self.name, tuple(group.status() for group in self._groups.values()))
+
+
+class Routing:
+    """Which group has a resource.
+
+    options: a file's
+    """
+
+    def __init__(self, options: Options) -> None:
+        self._rings = {
+            name: Ring({group.name: group.weight for group in deployment.groups})
+            for name, deployment in options.deployments.items()
+        }
+
+    def require(self, name: str | None) -> str:
+        """The name, if it is a deployment's. Raises OptionsError that lists those there are."""
+        if name in self._rings and name is not None:
+            return name
+        names = ", ".join(sorted(self._rings))
+        if name is None:
+            raise OptionsError([("default", f"several deployments and no default: name one of {names}")])
+        raise OptionsError([(f"deployments.{name}", f"no such deployment; there are {names}")])
+
+    def ring(self, name: str | None) -> Ring:
+        """The ring of a deployment. Raises OptionsError as `require`."""
+        return self._rings[self.require(name)]
 
 
 class _Phase(Enum):
@@ -30,17 +173,23 @@ class _Phase(Enum):
     CLOSED = "closed"
 
 
-class Cluster:
-    """The engines of all deployments of one options file."""
+class Deployments:
+    """All deployments of one options file, in one event loop.
+
+    source: path, mapping or options
+    ports: the world around them; left out, the real one
+
+    options: the file's
+    routing: which group has a resource
+    engines: by the deployment's name; none before the start and after the close
+    """
 
     def __init__(self, source: Source | Options, ports: Ports | None = None) -> None:
         self.options = source if isinstance(source, Options) else load_options(source)
-        self._rings = {
-            name: Ring({group.name: group.weight for group in deployment.groups})
-            for name, deployment in self.options.deployments.items()
-        }
+        self.routing = Routing(self.options)
         self._ports = ports
-        self._engines: dict[str | None, Engine] = {}
+        self._running: list[_Deployment] = []
+        self.engines: dict[str | None, Engine] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting: asyncio.Task[None] | None = None
         self._phase = _Phase.NEW
@@ -55,19 +204,6 @@ class Cluster:
     def inherited(self) -> bool:
         """Whether it was made before a fork that led to this process."""
         return self._generation != Generation.number
-
-    def require(self, name: str | None) -> str:
-        """The name, if it is a deployment's. Raises OptionsError that lists those there are."""
-        if name in self.options.deployments and name is not None:
-            return name
-        names = ", ".join(sorted(self.options.deployments))
-        if name is None:
-            raise OptionsError([("default", f"several deployments and no default: name one of {names}")])
-        raise OptionsError([(f"deployments.{name}", f"no such deployment; there are {names}")])
-
-    def group_for(self, name: str | None, resource: Resource) -> str:
-        """The name of the group that votes on a resource."""
-        return self._rings[self.require(name)].group_for(resource)
 
     async def start(self) -> None:
         """Starts every deployment; once, however many callers wait for it."""
@@ -84,17 +220,18 @@ class Cluster:
         starting.result()
 
     async def _start(self) -> None:
-        engines: dict[str | None, Engine] = {
-            name: Engine(name, deployment, self._rings[name], self._ports)
-            for name, deployment in self.options.deployments.items()
-        }
+        starting = [
+            _Deployment(name, options, self.routing.ring(name), self._ports or Ports())
+            for name, options in self.options.deployments.items()
+        ]
         try:
-            await asyncio.gather(*(engine.start() for engine in engines.values()))
-            self._engines, self._phase = engines, _Phase.OPEN
+            await asyncio.gather(*(deployment.start() for deployment in starting))
+            self._running, self._phase = starting, _Phase.OPEN
+            self.engines = {deployment.name: deployment.engine for deployment in starting}
         finally:
             self._starting = None
             if self._phase is not _Phase.OPEN:
-                await asyncio.gather(*(engine.close() for engine in engines.values()))
+                await asyncio.gather(*(deployment.close() for deployment in starting))
 
     async def close(self) -> None:
         """Closes every deployment; the supervisor can be started again."""
@@ -105,28 +242,24 @@ class Cluster:
             await asyncio.wait({starting})
             if self._starting is starting:  # cancelled before its first step, it could not say so itself
                 self._starting = None
-        engines, self._engines = self._engines, {}
-        self._phase, self._loop = _Phase.CLOSED, None
-        await asyncio.gather(*(engine.close() for engine in engines.values()))
-
-    def ready(self, name: str | None) -> Engine | None:
-        """The engine of a deployment, None before the start and in a fork."""
-        return self._engines.get(name) if self._generation == Generation.number else None
+        closing, self._running = self._running, []
+        self._phase, self._loop, self.engines = _Phase.CLOSED, None, {}
+        await asyncio.gather(*(deployment.close() for deployment in closing))
 
     async def engine(self, name: str | None) -> Engine:
         """The engine of a deployment, started if need be. Raises ClosedError once the supervisor was closed."""
-        name = self.require(name)
+        name = self.routing.require(name)
         self._check_place()
         if self._phase is _Phase.NEW:
             await self.start()
-        engine = self.ready(name)
+        engine = self.engines.get(name)
         if engine is None:
             raise ClosedError("the supervisor is closed")
         return engine
 
     def status(self) -> Status:
         """A snapshot; without clusters before the start and after the close."""
-        return Status(tuple(engine.status() for engine in self._engines.values()))
+        return Status(tuple(deployment.status() for deployment in self._running))
 
     def _check_place(self) -> None:
         if self.inherited:

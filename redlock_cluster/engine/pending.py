@@ -1,59 +1,147 @@
-"""Releases that are owed to a server: what could not be sent, or was never answered."""
+"""Pending releases: tokens that must still be taken from a server that was away.
+
+A release that can't be sent now, or whose reply was lost, stays pending, so that a lock of which the caller let go is
+not left behind on a server. It is sent on the server's next connection, after its predecessors were killed and before
+anything else. The token of a lease that lives is never pending.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import Final
 
-from redlock_cluster.core.dialect import ErrorReply, evaluate, is_number
 from redlock_cluster.core.lease_record import LeaseRecord
-from redlock_cluster.core.votes import Token
-from redlock_cluster.lua import RELEASE
+from redlock_cluster.core.mode import FOR, LockMode
+from redlock_cluster.core.replies import ErrorReply
+from redlock_cluster.core.token import Token
 from redlock_cluster.wire.connection import Connection
+from redlock_cluster.wire.keeper import Keeper
+from redlock_cluster.wire.ports import Clock
 
-if TYPE_CHECKING:
-    from redlock_cluster.wire.keeper import Link
+__all__ = ["PendingRelease", "PendingReleases"]
 
-__all__ = ["Debt"]
-
-_NEVER = float("inf")
+_NEVER: Final = float("inf")
 
 
-class Debt:
-    """A token to be taken from one server; a sink that hears whether that was done and sees to it if not.
+class PendingRelease:
+    """One token to be taken from one server; hears whether that was done and sees to it if not.
 
-    answered: the server replied to the SET, so the key is gone after the ttl at the latest; else the SET may still
-    land at any time, and the token is remembered until the server is reachable again
-    record: the lease it was, which is told of the deletion
+    keeper: of the server's connection that the key uses
+    key, token, mode: what is to be released
+    ttl_ms: milliseconds that the server keeps it at most
+    answered: the server has answered the acquisition, so the key is gone after the ttl at the latest. Otherwise the
+        acquisition may still be executed at any time, and the token is remembered until the server is there again
+    record: the lease that it was, which learns of the deletion
+
+    expires_at: engine time after which nothing needs to be done
     """
 
-    __slots__ = ("_in_full", "expires_at", "key", "link", "record", "token", "ttl")
+    __slots__ = ("_in_full", "_owner", "_record", "_ttl", "expires_at", "keeper", "key", "mode", "token")
 
     def __init__(
-        self, link: Link, key: bytes, token: Token, ttl_ms: int, answered: bool, record: LeaseRecord | None = None
+        self,
+        owner: PendingReleases,
+        keeper: Keeper,
+        key: bytes,
+        token: Token,
+        mode: LockMode,
+        ttl_ms: int,
+        answered: bool,
+        record: LeaseRecord | None,
     ) -> None:
-        self.link, self.key, self.token, self.ttl, self.record = link, key, token, ttl_ms / 1000, record
-        self._in_full = False
-        self.expires_at = link.clock() + self.ttl if answered else _NEVER
+        self._owner, self.keeper, self.key, self.token, self.mode = owner, keeper, key, token, mode
+        self._ttl, self._record, self._in_full = ttl_ms / 1000, record, False
+        self.expires_at = owner.clock() + self._ttl if answered else _NEVER
+
+    def send(self, connection: Connection) -> None:
+        """Send it."""
+        connection.send(self.mode.release(connection.dialect, self.key, self.token, self._in_full)[0], self)
 
     def reply(self, connection: Connection, value: object) -> None:
-        """Deleted, or not there: settled. NOSCRIPT: the script in full. Any other error: at the next health check."""
-        if not isinstance(value, ErrorReply) or value.wrong_type:
-            if self.record is not None and is_number(value, 1):
-                self.record.deleted |= 1 << connection.index
-            if self.expires_at == _NEVER and self.link.may_still_land:
+        """Released, or not there: settled. NOSCRIPT: the script in full. Other errors: at the next health check."""
+        if isinstance(value, ErrorReply) and not value.wrong_type:
+            if value.code == "NOSCRIPT" and not self._in_full:
+                self._in_full = True
+                self.send(connection)
+            else:
                 self._again()
-        elif value.code == "NOSCRIPT" and not self._in_full:
-            self._in_full = True
-            connection.send(evaluate(RELEASE, self.key, self.token), self)
-        else:
+            return
+        if self._record is not None and self.mode.released(value).vote is FOR:
+            self._record.note_deleted(1 << connection.index)
+        if self.expires_at == _NEVER and self.keeper.may_still_land:
             self._again()
 
     def _again(self) -> None:
         self._in_full = False
-        self.expires_at = min(self.expires_at, self.link.clock() + self.ttl)
-        self.link.owe(self)
+        self.expires_at = min(self.expires_at, self._owner.clock() + self._ttl)
+        self._owner.add(self)
 
     def lost(self, connection: Connection) -> None:
-        """Whether it was done is unknown: again on the next connection."""
+        """Whether it was done is not known: again on the next connection."""
         self._in_full = False
-        self.link.owe(self)
+        self._owner.add(self)
+
+
+class PendingReleases:
+    """Those of all servers of one engine.
+
+    clock: the engine's
+    """
+
+    __slots__ = ("_by_keeper", "clock")
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self._by_keeper: dict[Keeper, dict[tuple[bytes, Token], PendingRelease]] = {}
+
+    def release(
+        self,
+        keeper: Keeper,
+        key: bytes,
+        token: Token,
+        mode: LockMode,
+        ttl_ms: int,
+        answered: bool,
+        record: LeaseRecord | None = None,
+    ) -> None:
+        """Take a token from a server: now, or when it can be asked again. Arguments as for `PendingRelease`."""
+        self._send(PendingRelease(self, keeper, key, token, mode, ttl_ms, answered, record), keeper.connection)
+
+    def owe(
+        self,
+        keeper: Keeper,
+        key: bytes,
+        token: Token,
+        mode: LockMode,
+        ttl_ms: int,
+        answered: bool,
+        record: LeaseRecord | None = None,
+    ) -> None:
+        """Take a token from a server when it can be asked again. Arguments as for `PendingRelease`."""
+        self.add(PendingRelease(self, keeper, key, token, mode, ttl_ms, answered, record))
+
+    def add(self, pending: PendingRelease) -> None:
+        """Remember it; one for the same token takes the place of an older one."""
+        self._by_keeper.setdefault(pending.keeper, {})[pending.key, pending.token] = pending
+
+    def settle(self, keeper: Keeper, connection: Connection | None, most: int | None = None) -> None:
+        """Send what is pending on a server's connection, if there is one: all of it, or the oldest so many."""
+        waiting = self._by_keeper.get(keeper)
+        if not waiting:
+            return
+        now = self.clock()
+        for place in [place for place, pending in waiting.items() if pending.expires_at <= now]:
+            del waiting[place]
+        if connection is not None:
+            for place in list(islice(waiting, most)):
+                self._send(waiting.pop(place), connection)
+
+    def count(self, keepers: tuple[Keeper, ...]) -> int:
+        """How many wait for these connections."""
+        return sum(len(self._by_keeper.get(keeper, ())) for keeper in keepers)
+
+    def _send(self, pending: PendingRelease, connection: Connection | None) -> None:
+        if connection is None or connection.full:
+            self.add(pending)
+        else:
+            pending.send(connection)

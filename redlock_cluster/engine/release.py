@@ -1,241 +1,151 @@
-"""Releasing and extending on the wire: every server that may hold a token compares it and acts.
+"""How a lock is given back.
 
-What a release could not be sent for, or whose reply was lost, is owed to that server (`engine.link`): a lease of which
-the caller let go must not stay behind on a server that was away.
+1. Send the mode's release command, which deletes the token and nothing else, to every server that may hold it, in one
+   turn of the loop. A token without a lease at hand is sent to all, as a script, which tests the key's type first.
+2. A quorum that deleted it: released. A quorum that can't hold it: the lease was lost before. Neither: unknown.
+3. Where it could not be sent, or the reply was lost, the release stays pending. From then on a server that holds
+   no such token may have lost it by that release: no vote.
+
+Nobody can stop a release: who waits for it may go.
 """
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from redlock_cluster.core.dialect import DONE, SCRIPTED, Dialect, ErrorReply, evaluate, is_number
+from redlock_cluster.core.decision import Settled
+from redlock_cluster.core.dialect import SCRIPTED, Dialect
 from redlock_cluster.core.lease_record import LeaseRecord, LeaseState
-from redlock_cluster.core.tally import CompareRound, Outcome
-from redlock_cluster.core.timing import Terms
-from redlock_cluster.core.votes import Token
-from redlock_cluster.engine.pending import Debt
-from redlock_cluster.engine.round import Round
-from redlock_cluster.lua import EXTEND, RELEASE
+from redlock_cluster.core.mode import ABSENT, AGAINST, FOR, Answer, Command, LockMode
+from redlock_cluster.core.resource import Resource, resource_text
+from redlock_cluster.core.tally import ComparisonTally, Outcome
+from redlock_cluster.core.token import Token
+from redlock_cluster.engine.comparison import Comparison
+from redlock_cluster.engine.group import Group
+from redlock_cluster.engine.operation import Operation
+from redlock_cluster.engine.round import pipeline_of
+from redlock_cluster.errors import LeaseLost, NotHeld, QuorumUnavailable, RedlockError
 from redlock_cluster.wire.connection import Connection
-from redlock_cluster.wire.keeper import Link
 
-if TYPE_CHECKING:
-    from redlock_cluster.engine.group import Group
-
-__all__ = ["Extension", "Release", "give_back"]
+__all__ = ["Release", "begin_release", "release_unheard"]
 
 _DONE: Final = Outcome.DONE
+_DOUBTFUL: Final = Answer(ABSENT, why="not there, perhaps by an earlier release whose reply was lost")
+_DELETED_BEFORE: Final = Answer(FOR)
 
-BARE_TTL_MS = 600_000
-"""How long a release by bare token, whose ttl nobody here knows, is owed to a server that is away."""
+TOKEN_TTL_MS: Final = 600_000
+"""How long the release of a token without a lease, whose ttl nobody here knows, stays pending, milliseconds."""
 
 
-class _Comparison(Round[CompareRound]):
-    """A round of comparisons. With no record (a bare token string) scripts are sent, which test the key's type.
+class Release(Comparison):
+    """An `Operation`: releases a lease, or a token without one. Its result is None, or why it was not released.
 
-    outcome: how it ended, None until it is decided
+    resource: as the caller named it
     """
 
-    __slots__ = ("_in_full", "outcome", "record", "token")
+    __slots__ = ("_resource",)
 
-    def __init__(self, group: Group, key: bytes, token: Token, patience: float, record: LeaseRecord | None) -> None:
-        Round.__init__(self, group, key, patience)
-        self.token, self.record = token, record
-        self.outcome: Outcome | None = None
-        self._in_full = 0
-
-    @abstractmethod
-    def _script(self) -> bytes:
-        """The command as a script in full."""
-
-    def _matters(self) -> bool:
-        """Whether the command is still to be executed, the round being decided or not."""
-        return True
-
-    @abstractmethod
-    def _finish(self, outcome: Outcome) -> None:
-        """The round was decided."""
-
-    def _ask(self, mask: int, done: int = 0) -> None:
-        """Sends the command to the servers in the mask, all in this turn of the loop. done: those that have done it"""
-        lane = self.lane
-        lane.open_for(self.patience)
-        if mask == lane.usable and lane.able and not done:
-            lane.send(self)
-        else:
-            self._ask_alone(mask, done)
-
-    def _ask_alone(self, mask: int, done: int) -> None:
-        tally = self._start_alone(CompareRound(self.group.size))
-        if mask != tally.everyone:
-            tally.settle(done, tally.everyone & ~(mask | done))
-        for link in self.lane.links:
-            if mask >> link.index & 1:
-                connection = link.connection
-                if connection is None or connection.full:
-                    self._lose(link.index, link.absence())
-                else:
-                    connection.send(self.command(connection.dialect)[0], self)
-        self._progress()
-        self.group.outbox.end_round()
-
-    def _counted(self) -> CompareRound:
-        tally, volley = CompareRound(self.group.size), self.volley
-        if volley is not None:
-            if volley.unasked:
-                tally.settle(0, volley.unasked)
-            tally.granted = volley.passed(self.offset)
-            tally.outcome = self.outcome
-        return tally
-
-    def carry(self) -> None:
-        """A quorum had the token."""
-        self.outcome, self.decided = _DONE, True
-        self._finish(_DONE)
-
-    def reply(self, connection: Connection, value: object) -> None:
-        """Counts a vote; NOSCRIPT is answered with the script in full, once, while it still matters."""
-        unknown = isinstance(value, ErrorReply) and value.code == "NOSCRIPT"
-        if unknown and self._matters() and not self._in_full >> connection.index & 1:
-            if not self._in_full and self.volley is not None:
-                self.group.deadlines.add(self.started + self.patience, self)
-            self._in_full |= 1 << connection.index
-            connection.send(self._script(), self)
-        elif self._count(connection.index, value):
-            self._progress()
-
-    def _count(self, index: int, value: object) -> bool:
-        return self.tally.count(index, value)
-
-    def _progress(self) -> None:
-        outcome = self.tally.outcome
-        if outcome is not None and not self.decided:
-            self.outcome, self.decided = outcome, True
-            self._finish(outcome)
-            self.tell()
-
-
-class Release(_Comparison):
-    """Deletes the key wherever it holds the token."""
-
-    __slots__ = ()
+    def __init__(
+        self,
+        group: Group,
+        resource: Resource,
+        key: bytes,
+        token: Token,
+        mode: LockMode,
+        patience: float,
+        record: LeaseRecord | None,
+    ) -> None:
+        Comparison.__init__(self, group, key, token, mode, patience, record)
+        self._resource = resource
 
     def begin(self) -> Release:
-        """Sends the round. A lease's round asks only where the token may be."""
+        """Send it: of a lease only where the token may be."""
         record = self.record
         if record is None:
-            self._ask((1 << self.group.size) - 1)
-            return self
-        if record.release is not None:
-            record.release.detach()  # what it does is to be known at once: it lets this one find less
-        record.release = self
-        self._ask(record.may_hold(), record.deleted)
+            self._ask((1 << self.group.size) - 1, 0)
+        else:
+            record.released_by(self)
+            self._ask(record.may_hold(), record.deleted)
         return self
 
-    def detach(self) -> CompareRound:
-        """Its votes so far, and from now on it counts them itself; a lease remembers who deleted it."""
-        tally = super().detach()
-        if self.record is not None:
-            self.record.deleted |= tally.granted
-        return tally
-
-    def reply(self, connection: Connection, value: object) -> None:
-        """Counts a vote; a lease remembers who deleted it."""
-        if self.record is not None and is_number(value, 1):
-            self.record.deleted |= 1 << connection.index
-        super().reply(connection, value)
-
-    def command(self, dialect: Dialect) -> tuple[bytes, bytes]:
-        """A deletion, if the token is there."""
-        return (SCRIPTED if self.record is None else dialect).release(self.key, self.token), DONE
-
-    def _script(self) -> bytes:
-        return evaluate(RELEASE, self.key, self.token)
-
-    def _count(self, index: int, value: object) -> bool:
-        record, bit = self.record, 1 << index
-        if isinstance(value, ErrorReply) and not value.wrong_type:
-            self._owe(index)
-        elif record is not None and record.deleted & bit and is_number(value, 0):
-            value = 1  # an earlier round of this lease did it
-        return self.tally.count(index, value, record is not None and bool(record.doubtful & bit))
-
-    def _lose(self, index: int, why: str) -> bool:
-        self._owe(index)
-        return super()._lose(index, why)
-
-    def _owe(self, index: int) -> None:
-        """Has the server told later; from here on a 0 may be the owed release's doing."""
-        link, record = self.lane.links[index], self.record
-        if record is None:
-            link.owe(Debt(link, self.key, self.token, BARE_TTL_MS, answered=True))
-        else:
-            record.doubtful |= 1 << index
-            link.owe(_debt(link, record))
-
-    def _finish(self, outcome: Outcome) -> None:
-        record = self.record
-        if record is not None:
-            record.released(outcome)
-            if record.release is self:
-                record.release = None
-
-
-class Extension(_Comparison):
-    """Resets the ttl wherever the key holds the token; rounds on one lease never overlap."""
-
-    __slots__ = ("terms", "valid_until")
-
-    def __init__(self, group: Group, key: bytes, token: Token, terms: Terms, record: LeaseRecord | None) -> None:
-        super().__init__(group, key, token, terms.patience, record)
-        self.terms = terms
-
-    def begin(self) -> bool:
-        """Sends the round, if the lease may still be extended."""
-        record, now = self.record, self.group.clock()
-        self.started, self.valid_until = now, now + self.terms.validity
-        if record is None:
-            self._ask((1 << self.group.size) - 1)
-            return True
-        if not record.begin_extension(now, self.valid_until, self.terms.ttl_ms):
-            return False
-        self.group.extensions[self.token] = self
-        self._ask(record.may_hold())
-        return True
-
-    def command(self, dialect: Dialect) -> tuple[bytes, bytes]:
-        """A new ttl, if the token is there."""
-        spoken = SCRIPTED if self.record is None else dialect
-        return spoken.extend(self.key, self.token, self.terms.ttl_ms), spoken.extended
-
-    def _script(self) -> bytes:
-        return evaluate(EXTEND, self.key, self.token, self.terms.ttl_ms)
+    def _words(self, dialect: Dialect, in_full: bool) -> Command:
+        return self.mode.release(SCRIPTED if self.record is None else dialect, self.key, self.token, in_full)
 
     def _matters(self) -> bool:
-        """A later extension may have followed this one, which must not undo it."""
-        return not self.decided
+        """Also once it is decided: the token is to go from every server."""
+        return True
+
+    def count_alone(self) -> ComparisonTally:
+        """Its votes so far, which the lease learns of; from now on it hears each answer and counts it itself."""
+        tally = Comparison.count_alone(self)
+        if self.record is not None:
+            self.record.note_deleted(tally.granted)
+        return tally
+
+    def _count(self, connection: Connection, value: object) -> None:
+        answer, record, bit = self.mode.released(value), self.record, 1 << connection.index
+        if answer.vote is ABSENT and answer.possible:
+            self._stay_pending(connection.index)
+        elif record is not None and answer.vote is FOR:
+            record.note_deleted(bit)
+        elif record is not None and answer.vote is AGAINST:
+            if record.deleted & bit:
+                answer = _DELETED_BEFORE  # by an earlier round of this lease
+            elif record.doubtful & bit:
+                answer = _DOUBTFUL
+        self._follow(self.tally.count(connection.index, answer))
+
+    def lost(self, connection: Connection) -> None:
+        """The connection broke: ABSENT, and pending."""
+        self._stay_pending(connection.index)
+        Comparison.lost(self, connection)
+
+    def _unasked(self, index: int) -> None:
+        self._stay_pending(index)
+
+    def _stay_pending(self, index: int) -> None:
+        keeper, record, pending = self.pipeline.keepers[index], self.record, self.group.pending
+        if record is None:
+            pending.owe(keeper, self.key, self.token, self.mode, TOKEN_TTL_MS, True)
+        else:
+            record.note_doubtful(index)
+            answered = not record.unanswered() >> index & 1
+            pending.owe(keeper, self.key, self.token, self.mode, record.longest_ms, answered, record)
 
     def _finish(self, outcome: Outcome) -> None:
-        record, self.record = self.record, None  # the lease may refer to its last extension: no cycle
-        if record is not None:
-            del self.group.extensions[self.token]
-            now = self.group.clock()
-            record.extended(self, now, self.valid_until, self.terms.ttl_ms)
-            if record.state(now) is LeaseState.LOST:
-                give_back(self.group, record)
+        if self.record is not None:
+            self.record.released(outcome, self)
+
+    def result(self) -> RedlockError | None:
+        """None when a quorum deleted it, else why that can't be said."""
+        if self.outcome is _DONE:
+            return None
+        context = self.context(self._resource)
+        if self.outcome is Outcome.GONE:
+            return LeaseLost(f"{context[0]!r} was no longer held when it was released", *context)
+        return QuorumUnavailable(f"whether {context[0]!r} was released is unknown", *context)
 
 
-def give_back(group: Group, record: LeaseRecord) -> None:
-    """Takes a lost lease's token from every server that may hold it, once; nobody waits for the outcome."""
-    if record.release is not None:
-        record.release.detach()
-    sent, record.sent = record.may_hold(), 0
-    for link in group.lane(record.key).links:
-        if sent >> link.index & 1:
-            link.release(_debt(link, record))
+def begin_release(group: Group, resource: Resource, record: LeaseRecord) -> Operation[RedlockError | None]:
+    """Send the release of a lease, unless it is over."""
+    now = group.clock()
+    if record.begin_release(now):
+        patience = group.timing.patience(record.ttl_ms)
+        return Release(group, resource, record.key, record.token, record.mode, patience, record).begin()
+    name = resource_text(resource)
+    if record.state(now) is not LeaseState.LOST:
+        return Settled(NotHeld(f"{name!r} was released before", name, group.name))
+    release_unheard(group, record)
+    reason, rest = record.loss(now)
+    text = f"the lease on {name!r} had ended before its release: {rest}"
+    return Settled(LeaseLost(text, name, group.name, reason=reason))
 
 
-def _debt(link: Link, record: LeaseRecord) -> Debt:
-    answered = not record.unanswered() >> link.index & 1
-    return Debt(link, record.key, record.token, record.longest_ms, answered, record)
+def release_unheard(group: Group, record: LeaseRecord) -> None:
+    """Take a lease's token from every server that may hold it, once; nobody waits for the outcome."""
+    unanswered = record.unanswered()
+    holders = record.surrender()
+    for keeper in pipeline_of(group, record.key).keepers:
+        if holders >> keeper.index & 1:
+            answered = not unanswered >> keeper.index & 1
+            group.pending.release(keeper, record.key, record.token, record.mode, record.longest_ms, answered, record)

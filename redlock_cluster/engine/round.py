@@ -1,193 +1,161 @@
-"""Rounds on the wire: what `core.rounds` counts, sent to the servers of one group and waited for.
+"""Rounds: what one operation asks of the servers of a group, and their votes.
 
 A round belongs to the engine, not to the task that waits for it: when the waiter is cancelled, what was granted is
-still given back, because every command for one key travels on the same connection of a server, so a release can't
-overtake its SET, and what can't be sent now is owed (`engine.link`).
+still given back. Every command for one key travels on the same connection of a server, so a release can't overtake what
+it undoes, and what can't be sent now stays pending (`engine.pending`).
+
+A round that leaves together with others has no tally of its own: its flight counts for all of them. It gets one, and
+begins with what the flight has counted, as soon as a server says anything else than foreseen, or is missed or lost.
 """
 
 from __future__ import annotations
 
-import asyncio
-from abc import ABC, abstractmethod
-from collections.abc import Generator
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from abc import abstractmethod
+from binascii import crc32
+from typing import Final, Generic, TypeVar
 
 from redlock_cluster.core.dialect import Dialect
+from redlock_cluster.core.mode import Command
+from redlock_cluster.core.replies import ErrorReply
+from redlock_cluster.core.resource import Resource, resource_text
 from redlock_cluster.core.tally import Tally
 from redlock_cluster.core.votes import ServerVote
+from redlock_cluster.engine.group import Group
 from redlock_cluster.wire.connection import Connection
-from redlock_cluster.wire.flight import Volley
+from redlock_cluster.wire.flight import Flight, Message
+from redlock_cluster.wire.pipeline import Pipeline
 
-if TYPE_CHECKING:
-    from redlock_cluster.engine.group import Group
-    from redlock_cluster.wire.pipeline import Lane
-
-__all__ = ["LOST_REPLY", "Round", "Waiter"]
+__all__ = ["Context", "Round", "pipeline_of"]
 
 T = TypeVar("T", bound=Tally)
 
-LOST_REPLY = "the connection broke before the reply"
+LOST_REPLY: Final = "the connection broke before the reply"
 
 
-class Waiter(Protocol):
-    """Who waits for the end of a round; a future, for example."""
-
-    def done(self) -> bool:
-        """Whether nobody waits any more."""
-
-    def set_result(self, result: None, /) -> None:
-        """The round has ended."""
+def pipeline_of(group: Group, key: bytes) -> Pipeline:
+    """The connections that carry a key's commands; by crc32, so that all processes behave alike."""
+    pipelines = group.pipelines
+    return pipelines[crc32(key) % len(pipelines)] if len(pipelines) > 1 else pipelines[0]
 
 
-class _Several:
-    """Several waiters as one."""
-
-    __slots__ = ("_waiters",)
-
-    def __init__(self, *waiters: Waiter) -> None:
-        self._waiters = [*waiters]
-
-    def add(self, waiter: Waiter) -> None:
-        self._waiters.append(waiter)
-
-    def done(self) -> bool:
-        return False
-
-    def set_result(self, result: None, /) -> None:
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+Context = tuple[str, str, tuple[ServerVote, ...], float]
+"""What an error tells besides its message: resource, group, votes, seconds since the round began."""
 
 
-def _nothing() -> Generator[object, None, None]:
-    return
-    yield
+class Round(Message, Generic[T]):
+    """A round in flight.
 
+    group: the servers that vote
+    key: what it is about
+    patience: seconds that votes are waited for
 
-class Round(ABC, Generic[T]):
-    """A round in flight: is the sink for replies and tells those who wait for its end.
-
-    lane: the connections that carry its key; patience: seconds it waits for votes
-    started: engine time before the first byte; decided: it has ended, though votes may still come
-    volley: what it left in together with others; offset: its place there. While every vote in it is FOR the volley
-    counts them, and the round has no tally of its own.
+    pipeline: the connections that carry its key
     """
 
-    __slots__ = ("_tally", "_waiter", "decided", "group", "key", "lane", "offset", "patience", "started", "volley")
+    __slots__ = ("_in_full", "_tally", "group", "key", "pipeline")
 
     def __init__(self, group: Group, key: bytes, patience: float) -> None:
-        self.group, self.key, self.patience = group, key, patience
-        self.lane: Lane = group.lane(key)
-        self.decided = False
-        self.volley: Volley | None = None
-        self.offset = 0
+        Message.__init__(self, patience)
+        self.group, self.key = group, key
+        self.pipeline: Pipeline = pipeline_of(group, key)
         self._tally: T | None = None
-        self._waiter: Waiter | None = None
+        self._in_full = 0  # mask of the servers that were sent a script by its source
 
-    # --- who waits for it ------------------------------------------------------------------------------------------
+    # --- for each kind of round ------------------------------------------------------------------------------------
 
-    def __await__(self) -> Generator[object, None, None]:
-        """Waits until the round is decided; cancelling that leaves the round running."""
-        return _nothing() if self.decided else self.ended().__await__()
+    def command(self, dialect: Dialect) -> Command:
+        """The packed command for a server, and the reply foreseen if it does as it is asked."""
+        return self._words(dialect, False)
 
-    def ended(self) -> asyncio.Future[None]:
-        """Done when the round, which is not decided yet, is; cancelling it leaves the round running."""
-        waiter: asyncio.Future[None] = self.group.loop.create_future()
-        self.add_waiter(waiter)
-        return waiter
+    @abstractmethod
+    def _words(self, dialect: Dialect, in_full: bool) -> Command:
+        """The same; in_full: send scripts by their source."""
 
-    def add_waiter(self, waiter: Waiter) -> None:
-        """Has somebody told when the round, which is not decided yet, is."""
-        if self._waiter is None:
-            self._waiter = waiter
-        elif isinstance(self._waiter, _Several):
-            self._waiter.add(waiter)
-        else:
-            self._waiter = _Several(self._waiter, waiter)
+    @abstractmethod
+    def _counted(self, flight: Flight | None) -> T:
+        """A tally that begins with what the flight has counted."""
 
-    def abandon(self) -> None:
-        """Nobody wants the outcome any more; the round goes on."""
+    @abstractmethod
+    def _count(self, connection: Connection, value: object) -> None:
+        """Count a server's reply."""
 
-    def tell(self) -> None:
-        """The round is decided: who waits for it hears so."""
-        waiter = self._waiter
-        if waiter is not None:
-            self._waiter = None
-            if not waiter.done():
-                waiter.set_result(None)
+    @abstractmethod
+    def _miss(self, indices: list[int], why: str) -> None:
+        """Count these servers as ABSENT, all of them before anything is concluded from it."""
+
+    def _matters(self) -> bool:
+        """Whether the command is still to be executed."""
+        return not self.decided
 
     # --- sending it ------------------------------------------------------------------------------------------------
 
-    @abstractmethod
-    def command(self, dialect: Dialect) -> tuple[bytes, bytes]:
-        """The packed command in a server's dialect, and one of MEANINGS: how it is answered if the server does it."""
+    def _send_to_all(self) -> None:
+        """To all servers that are usable; after a look at `pipeline.usable` that followed `pipeline.open_for`."""
+        self.pipeline.send(self)
 
-    def _start_alone(self, tally: T) -> T:
-        """Is sent to servers one by one, so it counts its votes itself."""
+    def _begin_alone(self, tally: T) -> T:
+        """Is sent to servers one by one, or to none: it counts alone from the start."""
         self._tally = tally
         self.started = self.group.clock()
-        self.group.deadlines.add(self.started + self.patience, self)
         return tally
+
+    def _wait_alone(self) -> None:
+        """Have `expire` called when its patience is over: it waits for something that its flight does not know."""
+        self.group.deadlines.add(self.started + self.patience, self)
 
     # --- its votes -------------------------------------------------------------------------------------------------
 
     @property
     def tally(self) -> T:
         """Its votes so far."""
-        return self._counted() if self._tally is None else self._tally
+        return self._counted(self.flight) if self._tally is None else self._tally
 
-    def detach(self) -> T:
-        """Its votes so far, and from now on it counts them itself."""
+    def count_alone(self) -> T:
+        """Its votes so far; from now on it hears each answer and counts it itself."""
         if self._tally is None:
-            self._tally = self._counted()
-            if self.volley is not None:
-                self.volley.part_with(self.offset)
+            self._tally = self._counted(self.flight)
+            if self.flight is not None:
+                self.flight.leave_alone(self.offset)
         return self._tally
-
-    @abstractmethod
-    def _counted(self) -> T:
-        """What its volley has counted."""
-
-    def votes(self, names: tuple[str, ...]) -> tuple[ServerVote, ...]:
-        """Every server's vote, in the group's order."""
-        return self.tally.votes(names)
-
-    @abstractmethod
-    def carry(self) -> None:
-        """Decides the round: a quorum did as it was asked. `tell` is to follow."""
-
-    @abstractmethod
-    def reply(self, connection: Connection, value: object) -> None:
-        """Counts a server's reply. Only once it is detached."""
-
-    def lost(self, connection: Connection) -> None:
-        """The connection broke: ABSENT. Only once it is detached."""
-        if self._lose(connection.index, LOST_REPLY):
-            self._progress()
-
-    def missed(self, indices: list[int]) -> None:
-        """Servers did not answer in time: ABSENT. Only once it is detached."""
-        tally = self.tally
-        turned = [tally.miss(index, "no answer in time") for index in indices]
-        if any(turned):
-            self._progress()
 
     @property
     def outstanding(self) -> int:
         """Mask of the servers that have not voted."""
         return self.tally.outstanding
 
+    def votes(self, names: tuple[str, ...]) -> tuple[ServerVote, ...]:
+        """Every server's vote; names: the servers', in the group's order."""
+        return self.tally.votes(names)
+
+    def context(self, resource: Resource) -> Context:
+        """What an error about this round tells besides its message."""
+        group = self.group
+        return resource_text(resource), group.name, self.votes(group.names), group.clock() - self.started
+
+    def reply(self, connection: Connection, value: object) -> None:
+        """Count a vote. NOSCRIPT is answered with the script in full, once, while that still matters."""
+        bit = 1 << connection.index
+        unknown = isinstance(value, ErrorReply) and value.code == "NOSCRIPT"
+        if unknown and self._matters() and not self._in_full & bit:
+            if not self._in_full and self.flight is not None:
+                self._wait_alone()
+            self._in_full |= bit
+            connection.send(self._words(connection.dialect, True)[0], self)
+        else:
+            self._count(connection, value)
+
+    def lost(self, connection: Connection) -> None:
+        """The connection broke: ABSENT."""
+        self._miss([connection.index], LOST_REPLY)
+
+    def missed(self, indices: list[int]) -> None:
+        """Servers did not answer in time: ABSENT."""
+        self._miss(indices, "no answer in time")
+
     def expire(self) -> None:
-        """The deadline of a round that was sent alone has passed: who has not voted is ABSENT, or even silent."""
+        """The deadline of a round that waits alone has passed: who has not voted is ABSENT, and perhaps silent."""
         outstanding = self.outstanding
-        late = [link for link in self.lane.links if outstanding >> link.index & 1]
-        for link in late:
-            link.overdue(self.patience)
-        self.missed([link.index for link in late])
-
-    def _lose(self, index: int, why: str) -> bool:
-        return self.tally.miss(index, why)
-
-    @abstractmethod
-    def _progress(self) -> None:
-        """The votes have reached a turning point."""
+        late = [keeper for keeper in self.pipeline.keepers if outstanding >> keeper.index & 1]
+        for keeper in late:
+            keeper.overdue(self.patience)
+        self.missed([keeper.index for keeper in late])

@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from redlock_cluster.core.lease_record import LeaseRecord, LeaseState
-from redlock_cluster.core.resource import resource_text
+from redlock_cluster.core.resource import Resource, resource_text
 from redlock_cluster.core.timing import Seconds
-from redlock_cluster.core.votes import ServerVote, Token, Vote
-from redlock_cluster.engine.deployment import Engine
+from redlock_cluster.core.token import Token
+from redlock_cluster.core.votes import ServerVote, Vote
+from redlock_cluster.engine.engine import Engine
+from redlock_cluster.engine.operation import outcome
 from redlock_cluster.errors import RedlockError
-from redlock_cluster.results import Lost, Ok, Refused, lost, value_of
-
-if TYPE_CHECKING:
-    from redlock_cluster.sync import Supervisor
+from redlock_cluster.results import Lost, Ok, Refused, value_of
 
 __all__ = [
     "AsyncLease",
     "HeldLease",
     "Lease",
+    "LeaseKeeper",
     "abandon",
-    "elsewhere",
-    "give_up",
+    "abandon_result",
     "known",
+    "known_elsewhere",
     "records",
-    "unlocked",
 ]
-
-_UNLOCKED: Ok[None] = Ok(None)
 
 
 class HeldLease:
@@ -59,7 +56,7 @@ class HeldLease:
 
     @property
     def state(self) -> LeaseState:
-        """HELD, UNKNOWN (the last extension or release reached no quorum), LOST or RELEASED."""
+        """HELD, UNKNOWN (the last extension or release has reached no quorum), LOST or RELEASED."""
         return LeaseState.LOST if self._engine.forked else self._record.state(self._engine.clock())
 
     @property
@@ -95,14 +92,17 @@ class AsyncLease(HeldLease):
     __slots__ = ()
 
     async def extend(self, ttl: Seconds | None = None) -> None:
-        """Gives the lease a new ttl from now; left out, the one it has.
+        """Gives the lease a new ttl from now.
+
+        ttl: seconds; left out, the one it has
 
         Raises LeaseLost when it is over, NotHeld when it was released, QuorumUnavailable when too few servers
         answered (it then stays valid as long as it was), ValueError or TypeError for a ttl that can't be.
         """
-        outcome = await self._engine.extend(self._record.resource, self._record, self.ttl if ttl is None else ttl)
-        if isinstance(outcome, RedlockError):
-            raise outcome
+        record = self._record
+        extended = await outcome(self._engine.extend(record.resource, record, self.ttl if ttl is None else ttl))
+        if isinstance(extended, RedlockError):
+            raise extended
 
     async def release(self) -> None:
         """Gives the lock back.
@@ -110,9 +110,19 @@ class AsyncLease(HeldLease):
         Raises LeaseLost when it was over before, NotHeld when it was released before, QuorumUnavailable when too few
         servers answered to know (those that are away are told when they return).
         """
-        error = await self._engine.release(self._record.resource, self._record)
+        error = await outcome(self._engine.release(self._record.resource, self._record))
         if error is not None:
             raise error
+
+
+class LeaseKeeper(Protocol):
+    """What a synchronous lease asks of the supervisor that made it."""
+
+    def extend(self, resource: Resource, lease: Lease | str, ttl: Seconds) -> Ok[Lease] | Lost:
+        """As `Supervisor.extend`."""
+
+    def unlock(self, resource: Resource, lease: Lease | str) -> Ok[None] | Lost:
+        """As `Supervisor.unlock`."""
 
 
 class Lease(HeldLease):
@@ -123,11 +133,13 @@ class Lease(HeldLease):
 
     __slots__ = ("_supervisor",)
 
-    def __init__(self, supervisor: Supervisor, engine: Engine, record: LeaseRecord) -> None:
+    def __init__(self, supervisor: LeaseKeeper, engine: Engine, record: LeaseRecord) -> None:
         self._supervisor, self._engine, self._record = supervisor, engine, record  # a call less than by super()
 
     def extend(self, ttl: Seconds | None = None) -> None:
-        """Gives the lease a new ttl from now; left out, the one it has.
+        """Gives the lease a new ttl from now.
+
+        ttl: seconds; left out, the one it has
 
         Raises LeaseLost when it is over, NotHeld when it was released, QuorumUnavailable when too few servers
         answered (it then stays valid as long as it was), ValueError or TypeError for a ttl that can't be.
@@ -164,14 +176,9 @@ def known(engine: Engine, lease: HeldLease | str) -> LeaseRecord | Token:
     raise TypeError(f"a lease or its token, a str, not {type(lease).__name__}")
 
 
-def elsewhere(engine: Engine, lease: HeldLease | str) -> LeaseRecord | None:
+def known_elsewhere(engine: Engine, lease: HeldLease | str) -> LeaseRecord | None:
     """What another engine of this process knows a lease by."""
     return lease._record if isinstance(lease, HeldLease) and lease._engine is not engine else None
-
-
-def unlocked(error: RedlockError | None) -> Ok[None] | Lost:
-    """The result that tells what a release came to."""
-    return _UNLOCKED if error is None else lost(error)
 
 
 def abandon(lease: HeldLease) -> None:
@@ -179,7 +186,7 @@ def abandon(lease: HeldLease) -> None:
     lease._engine.abandon(lease._record)
 
 
-def give_up(outcome: Ok[Lease] | Refused) -> None:
+def abandon_result(result: Ok[Lease] | Refused) -> None:
     """In the engine's loop: gives back what a result holds that nobody receives."""
-    if isinstance(outcome, Ok):
-        abandon(outcome.value)
+    if isinstance(result, Ok):
+        abandon(result.value)

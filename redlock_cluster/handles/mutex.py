@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import logging
 from types import TracebackType
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from redlock_cluster.core.lease_record import LeaseState
 from redlock_cluster.core.resource import Resource, resource_bytes, resource_text
+from redlock_cluster.core.retry import Wait, wait_seconds
 from redlock_cluster.core.timing import Seconds
-from redlock_cluster.engine.retry import Wait, wait_seconds
 from redlock_cluster.errors import Contended, NotHeld, QuorumUnavailable, RedlockError
 from redlock_cluster.handles.lease import AsyncLease, HeldLease, Lease
-from redlock_cluster.results import value_of
-
-if TYPE_CHECKING:
-    from redlock_cluster.aio import AsyncSupervisor
-    from redlock_cluster.sync import Supervisor
+from redlock_cluster.results import Ok, Refused, value_of
 
 __all__ = ["AsyncMutex", "LockHandle", "Mutex"]
 
@@ -52,10 +48,17 @@ class LockHandle(Generic[Held]):
         return self.lease
 
 
+class AsyncLocker(Protocol):
+    """What an asyncio handle asks of the supervisor that made it."""
+
+    async def lock(self, resource: Resource, ttl: Seconds, *, wait: Wait) -> Ok[AsyncLease] | Refused:
+        """As `AsyncSupervisor.lock`."""
+
+
 class AsyncMutex(LockHandle[AsyncLease]):
     """A lock to be: `async with` acquires and releases it. One handle for each use; makers are supervisors."""
 
-    def __init__(self, supervisor: AsyncSupervisor, resource: Resource, ttl: Seconds, wait: Wait) -> None:
+    def __init__(self, supervisor: AsyncLocker, resource: Resource, ttl: Seconds, wait: Wait) -> None:
         super().__init__(resource, ttl, wait)
         self._supervisor = supervisor
 
@@ -105,13 +108,23 @@ class AsyncMutex(LockHandle[AsyncLease]):
             _complain(problem, error)
 
 
+class Locker(Protocol):
+    """What a synchronous handle asks of the supervisor that made it."""
+
+    def acquire(self, resource: Resource, ttl: Seconds, wait: Wait) -> Lease:
+        """As `Supervisor.lock`, but a refusal is raised."""
+
+    def let_go(self, lease: Lease) -> None:
+        """Release without waiting to hear of it; nothing happens to a lease that is over."""
+
+
 class Mutex(LockHandle[Lease]):
     """A lock to be: `with` acquires and releases it. One handle for each use; makers are supervisors."""
 
     _inside = False
     lease: Lease | None = None
 
-    def __init__(self, supervisor: Supervisor, resource: Resource, ttl: Seconds, wait: Wait) -> None:
+    def __init__(self, supervisor: Locker, resource: Resource, ttl: Seconds, wait: Wait) -> None:
         super().__init__(resource, ttl, wait)
         self._supervisor = supervisor
 
@@ -131,7 +144,7 @@ class Mutex(LockHandle[Lease]):
     def _acquire(self, wait: Wait) -> Lease:
         self._begin()
         try:
-            self.lease = lease = self._supervisor._acquire(self._resource, self._ttl, wait)
+            self.lease = lease = self._supervisor.acquire(self._resource, self._ttl, wait)
             return lease
         finally:
             self._acquiring = False

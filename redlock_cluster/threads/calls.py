@@ -1,7 +1,10 @@
 """Calls from threads, as the portal's loop runs them.
 
-Most calls wait for one round of the engine. Those need neither a task nor a future: the round tells the call, the call
-tells its thread.
+Most calls wait for one operation of an engine. Those need neither a task nor a future: the operation notifies the call,
+the call wakes its thread.
+
+    queued --begin--> running --result or error--> ended
+    queued, running --cancel--> ended, with what it acquired given back; a `kept` call runs on all the same
 """
 
 from __future__ import annotations
@@ -12,36 +15,21 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar, cast
 
-from redlock_cluster.core.lease_record import LeaseRecord
-from redlock_cluster.core.resource import Resource
-from redlock_cluster.core.timing import Seconds
-from redlock_cluster.engine.acquire import Attempt
-from redlock_cluster.engine.deployment import Engine
-from redlock_cluster.engine.deployments import Cluster
-from redlock_cluster.engine.release import Release
-from redlock_cluster.engine.retry import Limits, Wait
-from redlock_cluster.engine.round import Waiter
-from redlock_cluster.errors import LockNotAcquired, RedlockError
-from redlock_cluster.handles.lease import Lease, known, unlocked
-from redlock_cluster.results import Lost, Ok
-from redlock_cluster.threads.parking import Space
+from redlock_cluster.engine.deployments import Deployments
+from redlock_cluster.engine.engine import Engine
+from redlock_cluster.engine.operation import Operation
 
-__all__ = ["Acquiring", "Call", "Operation", "Releasing", "Rounds", "Working"]
+__all__ = ["Call", "CoroutineCall", "OperationCall", "Sleeper"]
 
 R = TypeVar("R")
 T = TypeVar("T")
 
 
-class Operation(Protocol):
-    """Something under way in the loop; `decided` once it has ended."""
+class Sleeper(Protocol):
+    """What a caller sleeps on: a lock of `_thread` that is held until the caller may go on."""
 
-    decided: bool
-
-    def add_waiter(self, waiter: Waiter, /) -> None:
-        """Has somebody told when it, which is not decided yet, is."""
-
-    def abandon(self) -> None:
-        """Nobody wants its outcome any more."""
+    def release(self) -> None:
+        """Wake the caller; once."""
 
 
 class Call(ABC, Generic[T]):
@@ -49,23 +37,27 @@ class Call(ABC, Generic[T]):
 
     undo: takes back a result that its caller will not receive
     kept: it runs to its end even if its caller has gone, as a release must
-    space: where the caller sleeps; give: asked in the loop, once, to have it woken there soon
+
+    sleeper: what the caller sleeps on
+    wake: called in the loop, once, with the sleeper: the caller is to be woken soon
+    abandoned: the caller has gone
+    ended: there is a result or an error
     """
 
-    __slots__ = ("_begun", "_running", "_undo", "abandoned", "ended", "error", "give", "kept", "result", "space")
+    __slots__ = ("_begun", "_running", "_undo", "abandoned", "ended", "error", "kept", "result", "sleeper", "wake")
 
-    space: Space
-    give: Callable[[Space], object]
+    sleeper: Sleeper
+    wake: Callable[[Sleeper], object]
 
     def __init__(self, undo: Callable[[T], object] | None = None, kept: bool = False) -> None:
         self._undo, self.kept = undo, kept
         self._begun = self.abandoned = self.ended = False
-        self._running: asyncio.Task[Any] | Operation | None = None
+        self._running: asyncio.Task[Any] | Operation[Any] | None = None
         self.result: Any = None
         self.error: BaseException | None = None
 
     def begin(self) -> None:
-        """In the loop: starts, once, unless the caller has gone."""
+        """In the loop: start, once, unless the caller has gone."""
         if self._begun or (self.abandoned and not self.kept):
             return
         self._begun = True
@@ -76,18 +68,18 @@ class Call(ABC, Generic[T]):
 
     @abstractmethod
     def _start(self) -> None:
-        """Begins something that leads to the end."""
+        """Begin something that leads to the end."""
 
     def _follow(self, coroutine: Coroutine[object, object, R], then: Callable[[R], None]) -> None:
-        """Goes on with what the coroutine returns, or ends with what it raises."""
+        """Go on with what the coroutine returns, or end with what it raises."""
         if self.abandoned and not self.kept:
             coroutine.close()
             self._end(asyncio.CancelledError())
             return
         task = self._running = asyncio.get_running_loop().create_task(coroutine)
-        task.add_done_callback(partial(self._came, then))
+        task.add_done_callback(partial(self._task_ended, then))
 
-    def _came(self, then: Callable[[R], None], task: asyncio.Task[R]) -> None:
+    def _task_ended(self, then: Callable[[R], None], task: asyncio.Task[R]) -> None:
         self._running = None
         failure: BaseException | None = asyncio.CancelledError() if task.cancelled() else task.exception()
         if failure is not None:
@@ -107,7 +99,7 @@ class Call(ABC, Generic[T]):
         if self.abandoned:
             self._take_back()
         else:
-            self.give(self.space)
+            self.wake(self.sleeper)
 
     def cancel(self, loop: asyncio.AbstractEventLoop) -> None:
         """In the loop: the caller has gone."""
@@ -128,8 +120,11 @@ class Call(ABC, Generic[T]):
             undo(cast("T", self.result))
 
 
-class Working(Call[T]):
-    """What a coroutine does. make: starts it, in the loop"""
+class CoroutineCall(Call[T]):
+    """What a coroutine does.
+
+    make: makes it, in the loop
+    """
 
     __slots__ = ("_make",)
 
@@ -146,26 +141,35 @@ class Working(Call[T]):
         self._follow(self._make(), self._succeed)
 
 
-class Rounds(Call[T]):
-    """What a round of an engine does, that of a cluster's deployment of this name."""
+class OperationCall(Call[T]):
+    """What an operation of an engine does.
 
-    __slots__ = ("_cluster", "_name")
+    deployments, name: whose engine; it is started if need be
+    start: begins the operation
+    then: makes of the operation's result what the caller gets
+    """
 
-    _cluster: Cluster
-    _name: str
+    __slots__ = ("_deployments", "_engine", "_name", "_operation", "_start_operation", "_then")
 
-    @abstractmethod
-    def _begin(self, engine: Engine) -> Operation | None:
-        """Begins the round, if one is needed."""
+    _engine: Engine
+    _operation: Operation[Any]
 
-    @abstractmethod
-    def _conclude(self) -> None:
-        """The round is decided: what it came to is the result, or something leads on from there."""
+    def __init__(
+        self,
+        deployments: Deployments,
+        name: str,
+        start: Callable[[Engine], Operation[Any]],
+        then: Callable[[Engine, Any], T],
+        undo: Callable[[T], object] | None = None,
+        kept: bool = False,
+    ) -> None:
+        Call.__init__(self, undo, kept)
+        self._deployments, self._name, self._start_operation, self._then = deployments, name, start, then
 
     def _start(self) -> None:
-        engine = self._cluster.ready(self._name)
+        engine = self._deployments.engines.get(self._name)
         if engine is None:
-            self._follow(self._cluster.engine(self._name), self._go)
+            self._follow(self._deployments.engine(self._name), self._go)
         else:
             self._go(engine)
 
@@ -173,87 +177,25 @@ class Rounds(Call[T]):
         if self.abandoned and not self.kept:  # while it waited for the engine
             self._end(asyncio.CancelledError())
             return
-        operation = self._begin(engine)
-        if operation is None or operation.decided:
+        self._engine = engine
+        self._operation = operation = self._start_operation(engine)
+        if operation.decided:
             self._conclude()
         else:
             self._running = operation
             operation.add_waiter(self)
 
+    def _conclude(self) -> None:
+        self._succeed(self._then(self._engine, self._operation.result()))
+
     def done(self) -> bool:
-        """Whether the call has ended."""
+        """As the operation's waiter: whether it waits no more."""
         return self.ended
 
     def set_result(self, result: None, /) -> None:
-        """In the loop: the round has ended."""
+        """As the operation's waiter: that is decided."""
         self._running = None
         try:
             self._conclude()
         except BaseException as error:  # noqa: BLE001  it is the caller's, whatever it is
             self._end(error)
-
-
-class Acquiring(Rounds[T]):
-    """An acquisition. told: makes of the outcome what the caller gets"""
-
-    __slots__ = ("_attempt", "_engine", "_limits", "_resource", "_told", "_ttl", "_wait")
-
-    _attempt: Attempt
-    _engine: Engine
-    _limits: Limits
-
-    def __init__(
-        self,
-        cluster: Cluster,
-        name: str,
-        resource: Resource,
-        ttl: Seconds,
-        wait: Wait,
-        told: Callable[[Engine, LeaseRecord | LockNotAcquired], T],
-        undo: Callable[[T], object],
-    ) -> None:
-        Call.__init__(self, undo)
-        self._cluster, self._name = cluster, name
-        self._resource, self._ttl, self._wait, self._told = resource, ttl, wait, told
-
-    def _begin(self, engine: Engine) -> Operation:
-        self._engine = engine
-        attempt, self._limits = engine.begin_acquire(self._resource, self._ttl, self._wait)
-        self._attempt = attempt
-        return attempt
-
-    def _conclude(self) -> None:
-        outcome = self._engine.acquired(self._attempt, self._limits)
-        if isinstance(outcome, LeaseRecord) or isinstance(outcome, LockNotAcquired):  # noqa: SIM101  a call less
-            self._tell(outcome)
-        else:
-            self._follow(outcome, self._tell)
-
-    def _tell(self, outcome: LeaseRecord | LockNotAcquired) -> None:
-        self._succeed(self._told(self._engine, outcome))
-
-
-class Releasing(Rounds[Ok[None] | Lost]):
-    """A release."""
-
-    __slots__ = ("_engine", "_lease", "_release", "_resource")
-
-    _engine: Engine
-    _release: Release | RedlockError
-
-    def __init__(self, cluster: Cluster, name: str, resource: Resource, lease: Lease | str) -> None:
-        Call.__init__(self, None, True)
-        self._cluster, self._name = cluster, name
-        self._resource, self._lease = resource, lease
-
-    def _begin(self, engine: Engine) -> Operation | None:
-        self._engine = engine
-        release = self._release = engine.begin_release(self._resource, known(engine, self._lease))
-        return None if isinstance(release, RedlockError) else release
-
-    def _conclude(self) -> None:
-        release = self._release
-        if isinstance(release, RedlockError):
-            self._succeed(unlocked(release))
-        else:
-            self._succeed(unlocked(self._engine.released(release, self._resource)))

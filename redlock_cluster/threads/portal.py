@@ -24,14 +24,13 @@ from typing import Any, TypeVar
 
 from redlock_cluster.errors import ClosedError
 from redlock_cluster.threads.baton import Baton
-from redlock_cluster.threads.calls import Call, Working
-from redlock_cluster.threads.parking import NATIVE, LockSpace, NativeSpace, Space
+from redlock_cluster.threads.calls import Call, CoroutineCall, Sleeper
 
 __all__ = ["CLOSING", "Portal", "PortalStuck", "inherit", "portal", "process_lock"]
 
 T = TypeVar("T")
 
-_at_once = methodcaller("wake")
+_at_once = methodcaller("release")
 
 _log = logging.getLogger(__name__)
 
@@ -55,9 +54,7 @@ class Portal:
         self._calls: deque[Call[Any]] = deque()
         self._woken = False
         self._baton = Baton(self.loop, self._wake)
-        self._give = self._baton.give
-        self._space: type[Space] = NativeSpace if NATIVE and not _green() else LockSpace
-        self._spaces: list[Space] = []  # where nobody sleeps now
+        self._in_line: Callable[[Sleeper], object] = self._baton.give
         self._running, self._ended = _thread.allocate_lock(), _thread.allocate_lock()
         self._running.acquire()
         self._ended.acquire()
@@ -92,9 +89,9 @@ class Portal:
         patience = budget + _SPARE if budget < _LONGEST else -1
         try:
             if caller == self._main:
-                self._alone(call, patience)
+                self._sleep_alone(call, patience)
             else:
-                self._in_line(call, patience)
+                self._sleep_in_line(call, patience)
             if call.error is None:
                 result: T = call.result
                 return result
@@ -108,28 +105,24 @@ class Portal:
         finally:
             del call  # its error's traceback holds this frame
 
-    def _alone(self, call: Call[T], patience: float) -> None:
+    def _sleep_alone(self, call: Call[T], patience: float) -> None:
         """For the main thread: its signal handlers may call in turn, so neither it nor the line waits for the other."""
-        space = LockSpace()
-        call.space, call.give = space, _at_once
+        asleep = _asleep()
+        call.sleeper, call.wake = asleep, _at_once
         self._calls.append(call)
         self.loop.call_soon_threadsafe(self._drain)
-        _sleep(space, call, patience)
+        _sleep(asleep, patience)
 
-    def _in_line(self, call: Call[T], patience: float) -> None:
-        baton, spaces = self._baton, self._spaces
-        try:
-            space = spaces.pop()
-        except IndexError:
-            space = self._space()
-        call.space, call.give = space, self._give
+    def _sleep_in_line(self, call: Call[T], patience: float) -> None:
+        """For all other threads: they go on one after the other."""
+        baton, asleep = self._baton, _asleep()
+        call.sleeper, call.wake = asleep, self._in_line
         self._calls.append(call)
-        if not baton.passing:
+        if not baton.passing:  # else the last in line wakes the loop
             self._wake()
-        _sleep(space, call, patience)
+        _sleep(asleep, patience)
         if baton.passing:
             baton.go_on()
-        spaces.append(space)
 
     def _admit(self, caller: int) -> None:
         """Before a call: raises unless the loop's thread runs, and is another."""
@@ -197,7 +190,7 @@ class Portal:
             await asyncio.gather(*(close() for close in list(self._closers.values())))
 
         try:
-            self.call(Working(close_all), CLOSING)
+            self.call(CoroutineCall(close_all), CLOSING)
         except PortalStuck as stuck:
             _log.warning("%s; left behind at exit", stuck)
         else:
@@ -205,13 +198,17 @@ class Portal:
             self._ended.acquire(True, CLOSING)
 
 
-def _sleep(space: Space, call: Call[T], patience: float) -> None:
-    """Until the call has ended. Takes in the wake-up that comes then, so that the place can be used again."""
-    while True:
-        if not (space.sleep(patience) or space.sleep(_RESUMED)):
-            raise PortalStuck("the lock library's thread did not answer in time")
-        if call.ended:
-            return
+def _asleep() -> _thread.LockType:
+    """Something to sleep on. Not kept for the next call: who gave up may still be woken."""
+    asleep = _thread.allocate_lock()
+    asleep.acquire()
+    return asleep
+
+
+def _sleep(asleep: _thread.LockType, patience: float) -> None:
+    """Until it is woken. Raises PortalStuck after so many seconds; -1 for ever."""
+    if not (asleep.acquire(True, patience) or asleep.acquire(True, _RESUMED)):
+        raise PortalStuck("the lock library's thread did not answer in time")
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

@@ -1,33 +1,42 @@
-"""One pipelined connection to one server.
+"""One pipelined connection to one server, and when what is queued on connections is written.
 
-What is queued on any connection in one turn of the loop leaves together (see `outbox.py`), and replies are matched to
-commands first in, first out. A command's `Sink` hears exactly once: its reply, or that the connection was lost.
+Replies come in the order of the commands, so who waits for them stands in a queue. There are two kinds: a `Sink` waits
+for one reply; a `Series` (in practice a `Flight`) for those to many commands that were written together, and reads
+them as a whole. Each hears exactly once of every reply, or that the connection was lost.
+
+    made --connection_made--> alive --connection_lost, abort, finish--> over
+
+    silent     a full server timeout has passed since something was asked, and nothing has come
+    full       MAX_UNANSWERED commands wait for replies
+    impaired   silent or full, as its pipeline knows it: nothing new is sent here
+
+Only this module writes a connection's fields.
 """
 
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from typing import Final, Protocol, cast
 
 from hiredis import ProtocolError, PushNotification, Reader, pack_command
 
-from redlock_cluster.core.dialect import SCRIPTED, Dialect, ErrorReply
-from redlock_cluster.wire.flight import Volley
-from redlock_cluster.wire.flusher import Outbox
+from redlock_cluster.core.dialect import SCRIPTED, Dialect
+from redlock_cluster.core.replies import ErrorReply
 from redlock_cluster.wire.ports import ConnectionFailed
 
-if TYPE_CHECKING:
-    from redlock_cluster.wire.pipeline import Lane
-
-__all__ = ["MAX_UNANSWERED", "Connection", "Sink"]
+__all__ = ["HEAD_START", "MAX_UNANSWERED", "Connection", "Flusher", "Series", "Sink", "Upstream"]
 
 MAX_UNANSWERED = 1 << 18
-"""Commands that may wait for one connection's replies; beyond that its server's vote is ABSENT at once."""
+"""Commands that may wait for one connection's replies; beyond that it is full."""
 
 MAX_REPLY = 1 << 20
 """Bytes that a server may send without ending a reply; one that sends more is given up."""
+
+HEAD_START: Final = 100
+"""Messages of a turn after which servers get something to do; fewer would cost more in writes than it is worth."""
 
 _MISSING: Final = object()
 
@@ -36,31 +45,107 @@ _WITH_ELEMENTS: Final = (b"*", b"%", b"~", b">", b"|")
 
 
 class Sink(Protocol):
-    """Who waits for a command's reply."""
+    """Who waits for the reply to one command."""
 
     def reply(self, connection: Connection, value: object) -> None:
-        """The server answered; an error is an `ErrorReply`. Must not raise."""
+        """The server replied; an error is an `ErrorReply`. Must not raise."""
 
     def lost(self, connection: Connection) -> None:
         """The connection broke before the reply: the command may have run, may still run, or never will."""
 
 
+class Series(ABC):
+    """Who waits for the replies to commands that were written in one piece. Its methods must not raise."""
+
+    @abstractmethod
+    def match(self, connection: Connection, data: bytes, start: int) -> int:
+        """Take what came, from `start` on, if it is just what is foreseen. Returns how many bytes that are, or 0."""
+
+    @abstractmethod
+    def parsed(self, connection: Connection, replies: list[object], start: int) -> int:
+        """Take its own among parsed replies, from `start` on. Returns how many these are, at least 1."""
+
+    @abstractmethod
+    def lost(self, connection: Connection) -> None:
+        """The connection broke before every reply had come."""
+
+
+class Upstream(ABC):
+    """Who sends on several connections at once (a `Pipeline`), as a connection knows it."""
+
+    @abstractmethod
+    def queue_open(self) -> None:
+        """Queue what is gathered for all connections: it goes before what is now sent on one of them."""
+
+    @abstractmethod
+    def refresh(self) -> None:
+        """Look again which connections can be used."""
+
+
+class Flusher:
+    """Collects those who have something to write, and has them write it at the end of the loop's turn.
+
+    So everything that is asked for in one turn leaves in one write. A caller that is alone gains nothing from that and
+    would wait a turn: after a turn in which one message was queued, the next turn's first message is written at once,
+    and only what joins it in that turn is collected. And in a turn with many messages servers would wait for the last
+    of them: there the first HEAD_START (for each pipeline) are written at once, and then whenever their number has
+    doubled.
+    """
+
+    __slots__ = ("_due", "_loop", "_queued", "_scheduled", "_waiting")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._waiting: list[Callable[[], None]] = []
+        self._queued, self._due, self._scheduled = 0, HEAD_START, False
+
+    def add(self, flush: Callable[[], None]) -> None:
+        """Somebody has something to write; `flush` writes it."""
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._end_turn)
+        self._waiting.append(flush)
+
+    def queued(self) -> None:
+        """All commands of one message have been queued."""
+        self._queued += 1
+        due = self._due
+        if self._queued >= due and (due == 1 or self._queued >= due * len(self._waiting)):
+            self._due = max(2 * due, HEAD_START)
+            self.flush()
+
+    def _end_turn(self) -> None:
+        self._due = 1 if self._queued == 1 else HEAD_START
+        self._scheduled, self._queued = False, 0
+        if self._waiting:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write everything now: servers begin with it while more is made."""
+        waiting, self._waiting = self._waiting, []
+        for flush in waiting:
+            flush()
+
+
 class Connection(asyncio.Protocol):
     """A transport, a parser, and the queue of those who wait for replies.
 
-    index: the server's place in its group; dialect: what it understands (set by the greeting)
-    on_lost: called once when the connection is gone, before those in line hear of it
-    lane: where it serves, None before
-    silent: a full server timeout has passed since something was asked, without an answer
-    impaired: it is silent or full, and so left out of rounds
-    unanswered: how many commands wait for replies; pending: who waits for these, volleys as a whole
+    flusher: when what is queued is written
+    index: the server's place in its group
+    on_lost: called once when the connection is gone, before those in the queue hear of it
+
+    dialect: what the server understands, SCRIPTED until it serves
+    upstream: who sends on it besides; None until it serves
+    unanswered: how many commands wait for replies
+    waiting: who waits for these, in order
     heard: how many times replies have arrived; pushes and parts of replies don't count
+    reason: why it is over
     """
 
     __slots__ = (
         "_buffer",
+        "_flusher",
         "_on_lost",
-        "_outbox",
         "_partial",
         "_reader",
         "_transport",
@@ -70,65 +155,85 @@ class Connection(asyncio.Protocol):
         "heard",
         "impaired",
         "index",
-        "lane",
-        "pending",
         "reason",
         "silent",
         "unanswered",
+        "upstream",
+        "waiting",
     )
 
-    def __init__(self, outbox: Outbox, index: int, on_lost: Callable[[Connection], None]) -> None:
-        self._outbox = outbox
-        self._on_lost = on_lost
+    def __init__(self, flusher: Flusher, index: int, on_lost: Callable[[Connection], None]) -> None:
+        self._flusher, self._on_lost = flusher, on_lost
         self._transport: asyncio.Transport | None = None
         self._buffer: list[bytes] = []
         self._reader = Reader(notEnoughData=_MISSING, replyError=ErrorReply)
         self.index = index
-        self.pending: deque[Sink | Volley] = deque()
+        self.waiting: deque[Sink | Series] = deque()
         self.dialect: Dialect = SCRIPTED
-        self.lane: Lane | None = None
+        self.upstream: Upstream | None = None
         self.alive = self.silent = self.impaired = self._partial = False
         self.heard = self.unanswered = self._unfinished = 0
         self.reason = "the server closed the connection"
 
+    # --- whether it can be used ------------------------------------------------------------------------------------
+
     @property
     def full(self) -> bool:
-        """Too many commands wait for replies to add another."""
+        """Whether too many commands wait for replies to add another."""
         return self.unanswered >= MAX_UNANSWERED
 
+    def serve(self, upstream: Upstream | None) -> None:
+        """From now on `upstream` sends on it, too."""
+        self.upstream = upstream
+
+    def speak(self, dialect: Dialect) -> None:
+        """The server turned out to understand this."""
+        self.dialect = dialect
+
+    def fall_silent(self) -> None:
+        """A full server timeout has passed without an answer."""
+        self.silent = True
+
+    def judge(self) -> bool:
+        """Whether it is impaired now. What it was when last judged decides when the upstream is told to refresh."""
+        self.impaired = self.silent or self.full
+        return self.impaired
+
+    # --- sending ---------------------------------------------------------------------------------------------------
+
     def send(self, command: bytes, sink: Sink) -> None:
-        """Queues a packed command for this connection alone. Only on one that is alive."""
-        if self.lane is not None:
-            self.lane.hand_over()
+        """Queue one packed command for this connection alone. Only on one that is alive."""
+        if self.upstream is not None:
+            self.upstream.queue_open()
         if not self._buffer:
-            self._outbox.add(self)
+            self._flusher.add(self.flush)
         self._buffer.append(command)
-        self.pending.append(sink)
+        self.waiting.append(sink)
         self.unanswered += 1
 
-    def queue(self, data: bytes, volley: Volley) -> None:
-        """Queues the commands of a volley."""
+    def queue_series(self, data: bytes, series: Series, size: int) -> None:
+        """Queue the packed commands of a series; size: how many."""
         if not self._buffer:
-            self._outbox.add(self)
+            self._flusher.add(self.flush)
         self._buffer.append(data)
-        self._expect(volley)
+        self._expect(series, size)
 
-    def write(self, data: bytes, volley: Volley) -> None:
-        """Writes the commands of a volley, after what is queued."""
+    def write_series(self, data: bytes, series: Series, size: int) -> None:
+        """Write the packed commands of a series, after what is queued; size: how many."""
         if self._buffer:
             self._buffer.append(data)
         elif self.alive and self._transport is not None:
             self._transport.write(data)
-        self._expect(volley)
+        self._expect(series, size)
 
-    def _expect(self, volley: Volley) -> None:
-        self.pending.append(volley)
-        self.unanswered += volley.size
-        if self.full and not self.impaired and self.lane is not None:
-            self.lane.refresh()
+    def _expect(self, series: Series, size: int) -> None:
+        self.waiting.append(series)
+        self.unanswered += size
+        if self.full and not self.impaired and self.upstream is not None:
+            self.upstream.refresh()
 
     def request(self, *words: str | bytes | int) -> asyncio.Future[object]:
-        """Queues a command off the hot path; the future holds its reply or raises ConnectionFailed."""
+        """Queue a command off the hot path. The future holds its reply or raises ConnectionFailed."""
         answer = _Answer(asyncio.get_running_loop().create_future())
         if self.alive:
             self.send(pack_command(words), answer)
@@ -137,17 +242,19 @@ class Connection(asyncio.Protocol):
         return answer.future
 
     def flush(self) -> None:
-        """Writes what is queued."""
+        """Write what is queued."""
         if self._buffer:
             if self.alive and self._transport is not None:
                 self._transport.write(b"".join(self._buffer))
             self._buffer.clear()
 
+    # --- its end ---------------------------------------------------------------------------------------------------
+
     def finish(self) -> None:
-        """Ends the connection in good order: what is queued is still sent, replies are no longer awaited."""
+        """End the connection in good order: what is queued is still sent, replies are no longer awaited."""
         if self.alive and self._transport is not None:
-            if self.lane is not None:
-                self.lane.hand_over()
+            if self.upstream is not None:
+                self.upstream.queue_open()
             self.flush()
             self._transport.close()
             self.reason = "closed"
@@ -159,14 +266,14 @@ class Connection(asyncio.Protocol):
         return self._transport is None
 
     def abort(self, reason: str) -> None:
-        """Breaks the connection at once; what was not answered is lost."""
+        """Break the connection at once; what was not answered is lost."""
         if self.alive:
             self.reason = reason
             self.drop()
             self._end()
 
     def drop(self) -> None:
-        """Closes the transport without ceremony."""
+        """Close the transport without ceremony."""
         if self._transport is not None:
             self._transport.abort()
 
@@ -175,20 +282,43 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop has classes of its own
         self.alive = True
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the loop: the connection is gone; everyone in the queue hears of it."""
+        self._transport = None
+        if exc is not None and self.alive:
+            self.reason = f"connection broken: {exc}"
+        self._end()
+
+    def _end(self) -> None:
+        if not self.alive:
+            return
+        self.alive = False
+        self._buffer.clear()
+        self._on_lost(self)
+        waiting, self.waiting, self.unanswered = self.waiting, deque(), 0
+        for who in waiting:
+            who.lost(self)
+
+    # --- receiving -------------------------------------------------------------------------------------------------
+
     def data_received(self, data: bytes) -> None:
-        """Called by the loop: hands each whole reply to the next in line."""
-        taken = 0 if self._partial else self._take(data)
+        """Called by the loop: hand each whole reply to the first in the queue.
+
+        What is just as foreseen is not even parsed. The parser sees the rest, and everything as long as it keeps part
+        of a reply.
+        """
+        taken = 0 if self._partial else self._match(data)
         if taken < len(data):
             self._parse(data[taken:])
 
-    def _take(self, data: bytes) -> int:
-        """Hands out replies that are just as expected, as they come. How many bytes these are."""
-        taken, pending = 0, self.pending
-        while taken < len(data) and pending and self.alive:
-            first = pending[0]
-            if not isinstance(first, Volley):
+    def _match(self, data: bytes) -> int:
+        """Hand out what is just as foreseen. Returns how many bytes that are."""
+        taken, waiting = 0, self.waiting
+        while taken < len(data) and waiting and self.alive:
+            first = waiting[0]
+            if not isinstance(first, Series):
                 break
-            size = first.take(self, data, taken)
+            size = first.match(self, data, taken)
             if not size:
                 break
             taken += size
@@ -215,57 +345,44 @@ class Connection(asyncio.Protocol):
     def _may_go_on(self, data: bytes) -> bool:
         """Whether a reply may have begun in data that has not ended there.
 
-        The parser tells of what it keeps; of a reply with elements it keeps none, nor the first byte of others.
+        The parser says whether it keeps something; of a reply with elements it keeps nothing, nor of others the first
+        byte.
         """
         return self._reader.has_data() or not data.endswith(b"\n") or any(head in data for head in _WITH_ELEMENTS)
 
     def _hand_out(self, replies: list[object]) -> None:
         replies = [reply for reply in replies if reply.__class__ is not PushNotification]
-        pending, heard, place, end = self.pending, False, 0, len(replies)
+        waiting, heard, place, end = self.waiting, False, 0, len(replies)
         while place < end and self.alive:
-            reply = replies[place]
-            if not pending:
+            if not waiting:
                 self.abort("the server sent a reply that nobody had asked for")
                 return
-            heard, first = True, pending[0]
-            if isinstance(first, Volley):
-                taken = first.sort(self, replies, place)
+            heard, first = True, waiting[0]
+            if isinstance(first, Series):
+                place += first.parsed(self, replies, place)
             else:
-                taken = 1
-                pending.popleft()
-                self.unanswered -= 1
-                first.reply(self, reply)
-            place += taken
+                self.answered(1, True)
+                first.reply(self, replies[place])
+                place += 1
         if heard and self.alive:
             self._answered()
 
+    def answered(self, count: int, last: bool) -> None:
+        """The first in the queue has taken so many replies; last: it waits for no more."""
+        self.unanswered -= count
+        if last:
+            self.waiting.popleft()
+
     def _answered(self) -> None:
         self.heard += 1
-        if self.impaired and self.lane is not None:
+        if self.impaired and self.upstream is not None:
             self.silent = False
-            self.lane.refresh()
+            self.upstream.refresh()
 
     def _wait(self, size: int) -> None:
         self._unfinished += size
         if self._unfinished > MAX_REPLY:
             self.abort("the server sent a reply without an end")
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Called by the loop: the connection is gone; everyone in line hears of it."""
-        self._transport = None
-        if exc is not None and self.alive:
-            self.reason = f"connection broken: {exc}"
-        self._end()
-
-    def _end(self) -> None:
-        if not self.alive:
-            return
-        self.alive = False
-        self._buffer.clear()
-        self._on_lost(self)
-        pending, self.pending, self.unanswered = self.pending, deque(), 0
-        for sink in pending:
-            sink.lost(self)
 
 
 class _Answer:
@@ -283,4 +400,4 @@ class _Answer:
     def lost(self, connection: Connection) -> None:
         if not self.future.done():
             self.future.set_exception(ConnectionFailed(connection.reason))
-            self.future.exception()  # several may be in line, and whoever asked awaits only the first to fail
+            self.future.exception()  # several may be in the queue, and whoever asked awaits only the first to fail

@@ -1,188 +1,269 @@
-"""Volleys: rounds that leave together on all connections of a lane, and the counting of their votes.
+"""Flights: messages that leave together on all connections of a pipeline, and the counting of their answers.
 
-Mostly every server does what every round asks. While that is so, replies are not even parsed: what a server sends is
-compared, as it comes, with what it is expected to send. And votes are not counted one by one: how many rounds of the
-volley a server has answered is one number, and the rounds that a quorum of servers has passed are won (as Raft finds
-its commit index). The first answer of any other kind takes its round out of the common count; from then on that round
-hears each vote.
+Mostly every server does what every message asks. While that is so, replies are not even parsed: what a server sends is
+compared, as it comes, with what is foreseen. And answers are not counted one by one: how many messages of the flight a
+server has answered is one number, and the messages that enough servers have passed are through (as Raft finds its
+commit index). The first answer of any other kind takes its message out of the common count: from then on that message
+counts alone, and hears each answer.
+
+The invariants, for each server i that the flight goes to:
+
+    0 <= answered[i] <= size       server i has answered exactly the first answered[i] messages
+    read[i]                        is the length of the replies foreseen for these
+    passed                         the messages before it are through: `needed` servers have answered them
+    finished                       how many servers have answered all
+
+A message that counts alone is never told `on_quorum` by its flight, and one that does not has heard nothing but that.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Final
 
-from redlock_cluster.core.dialect import MEANINGS
+from redlock_cluster.core.decision import Decision
+from redlock_cluster.core.dialect import Dialect
+from redlock_cluster.core.replies import FORESEEN
+from redlock_cluster.wire.connection import Connection, Series
+from redlock_cluster.wire.keeper import Keeper
 
-if TYPE_CHECKING:
-    from redlock_cluster.engine.round import Round
-    from redlock_cluster.wire.connection import Connection
-    from redlock_cluster.wire.pipeline import Lane
-
-__all__ = ["Volley"]
+__all__ = ["Flight", "Message"]
 
 _LINE: Final = b"\n"
 _LAST: Final = _LINE[0]
-"""What an expected reply ends with, and has nowhere else."""
 
 
-class Volley:
-    """Rounds in the order in which every server of a lane executes their commands.
+class Message(Decision, ABC):
+    """What is said to several servers at once, and waited for.
 
-    started: engine time before the first byte; patience: seconds that its rounds wait for votes once it is closed
-    unasked: mask of the servers that it does not go to; why: why those can't be asked, by place
-    size: how many rounds have joined it, once it is closed
-    outstanding: mask of those that have not answered all of it
-    apart: the rounds, by their offset, that hear each vote
+    patience: seconds that answers are waited for
+    started: engine time before the first byte
+    flight: what it left in, None while it has not, or if it is sent to servers one by one
+    offset: its index there
+    """
+
+    __slots__ = ("flight", "offset", "patience", "started")
+
+    def __init__(self, patience: float) -> None:
+        Decision.__init__(self)
+        self.patience = patience
+        self.started = 0.0
+        self.flight: Flight | None = None
+        self.offset = 0
+
+    def joined(self, flight: Flight, offset: int) -> None:
+        """It leaves in this flight."""
+        self.flight, self.offset, self.started = flight, offset, flight.started
+
+    @abstractmethod
+    def command(self, dialect: Dialect) -> tuple[bytes, bytes]:
+        """The packed command, and the reply foreseen: a key of `replies.FORESEEN`, or UNFORESEEN."""
+
+    @abstractmethod
+    def on_quorum(self) -> None:
+        """As many servers as are needed answered as foreseen: the message is decided. `notify` follows."""
+
+    @abstractmethod
+    def count_alone(self) -> object:
+        """From now on it hears each answer; what its flight has counted before, it takes over. Once or more."""
+
+    @abstractmethod
+    def reply(self, connection: Connection, value: object) -> None:
+        """A server answered. Only once it counts alone."""
+
+    @abstractmethod
+    def lost(self, connection: Connection) -> None:
+        """A connection broke before its answer. Only once it counts alone."""
+
+    @abstractmethod
+    def missed(self, indices: list[int]) -> None:
+        """These servers have not answered in time. Only once it counts alone."""
+
+
+class Flight(Series):
+    """Messages in the order in which every server executes their commands.
+
+    keepers: one for each server of the group
+    usable: mask of the servers that it goes to
+    unasked: mask of the others
+    why: for each of those, by index, why it can't be asked
+    needed: how many servers must answer a message as foreseen
+    started: engine time before the first byte
+    patience: seconds that answers are waited for, from when it is closed
+
+    messages: what has joined it
+    size: how many these are, once it is closed
+    outstanding: mask of the servers that have not answered all of it
+    alone: offsets of the messages that count alone
     """
 
     __slots__ = (
-        "_heard",
-        "_lane",
+        "_answered",
+        "_bytes",
+        "_finished",
+        "_foreseen",
+        "_keepers",
+        "_level",
+        "_needed",
+        "_passed",
         "_read",
-        "_replies",
-        "_split",
-        "_texts",
-        "_whole",
-        "_won",
-        "apart",
+        "alone",
+        "messages",
         "outstanding",
         "patience",
-        "rounds",
         "size",
         "started",
         "unasked",
         "why",
     )
 
-    def __init__(self, lane: Lane, patience: float) -> None:
-        self._lane, self.patience = lane, patience
-        self.started = lane.clock()
-        self.outstanding = lane.usable
-        self.unasked, self.why = lane.unusable, lane.why
-        self.rounds: list[Round[Any]] = []
-        self.apart: set[int] = set()
-        self._heard = [0] * len(lane.links)
-        self._read = [0] * len(lane.links)
-        self._replies: dict[int, list[bytes]] = {}
-        self._texts: dict[int, bytes] = {}
-        self.size = self._whole = self._won = 0
-        self._split = False
+    def __init__(
+        self,
+        keepers: tuple[Keeper, ...],
+        usable: int,
+        unasked: int,
+        why: Mapping[int, str],
+        needed: int,
+        started: float,
+        patience: float,
+    ) -> None:
+        self._keepers, self._needed = keepers, needed
+        self.started, self.patience = started, patience
+        self.outstanding, self.unasked, self.why = usable, unasked, why
+        self.messages: list[Message] = []
+        self.alone: set[int] = set()
+        self._answered = [0] * len(keepers)
+        self._read = [0] * len(keepers)
+        self._foreseen: dict[int, list[bytes]] = {}
+        self._bytes: dict[int, bytes] = {}
+        self.size = self._finished = self._passed = 0
+        self._level = True  # every server that has answered anything has answered everything
 
     def close(self) -> None:
-        """No round joins any more."""
-        self.size = len(self.rounds)
+        """No message joins any more."""
+        self.size = len(self.messages)
 
-    def part_with(self, offset: int) -> None:
-        """From now on this round hears each vote."""
-        self.apart.add(offset)
+    def expect(self, indices: tuple[int, ...], foreseen: list[bytes]) -> None:
+        """These servers are asked for all of it, and their replies are foreseen so, message by message."""
+        joined = b"".join(foreseen)
+        for index in indices:
+            self._foreseen[index], self._bytes[index] = foreseen, joined
 
-    def passed(self, offset: int) -> int:
-        """Mask of the servers that have answered a round, by its offset."""
-        return sum(1 << index for index, heard in enumerate(self._heard) if heard > offset)
+    def leave_alone(self, offset: int) -> None:
+        """The message at this offset counts alone from now on."""
+        self.alone.add(offset)
 
-    def expect(self, places: tuple[int, ...], replies: list[bytes]) -> None:
-        """These servers, by place, are asked for all of it; replies: how each round is answered if all is well."""
-        text = b"".join(replies)
-        for index in places:
-            self._replies[index], self._texts[index] = replies, text
+    def passed_by(self, offset: int) -> int:
+        """Mask of the servers that have answered a message, by its offset."""
+        return sum(1 << index for index, answered in enumerate(self._answered) if answered > offset)
 
-    def take(self, connection: Connection, data: bytes, start: int) -> int:
-        """Takes what a server sent, from `start` on, if that is the expected replies: returns how many bytes they have.
+    # --- what comes ------------------------------------------------------------------------------------------------
 
-        0 where something differs or is not whole, or some rounds hear each vote: it is to be parsed then, see `sort`.
+    def match(self, connection: Connection, data: bytes, start: int) -> int:
+        """Take what a server sent, from `start` on, if it is just the replies foreseen. Returns how many bytes, or 0.
+
+        0 where something differs or is not whole, or some messages count alone: then it is to be parsed.
         """
         index, size = connection.index, self.size
-        text, begin = self._texts[index], self._read[index]
+        whole, begin = self._bytes[index], self._read[index]
         end = begin + len(data) - start
-        if end >= len(text):
-            usual, end = data.startswith(text[begin:], start), len(text)
+        if end >= len(whole):
+            usual, end = data.startswith(whole[begin:], start), len(whole)
         else:
-            usual = text.startswith(data[start:], begin) and text[end - 1] == _LAST
-        if not usual or self.apart:
+            usual = whole.startswith(data[start:], begin) and whole[end - 1] == _LAST
+        if not usual or self.alone:
             return 0
-        rounds, taken, self._read[index] = self.rounds, end - begin, end
-        if taken < len(text):
-            size = self._heard[index] + data.count(_LINE, start, start + taken)
+        messages, taken, self._read[index] = self.messages, end - begin, end
+        if taken < len(whole):
+            # Every reply foreseen ends at its only newline (asserted in `core.replies`).
+            size = self._answered[index] + data.count(_LINE, start, start + taken)
         self._advance(connection, size)
-        if self._split:
-            self._count(rounds)
-        elif self._whole == self._lane.quorum:
-            self._win(rounds, size)
+        if not self._level:
+            self._settle(messages)
+        elif self._finished == self._needed:
+            self._decide(messages, size)
         return taken
 
-    def sort(self, connection: Connection, replies: list[object], start: int) -> int:
-        """A connection's next replies, from `start` on: takes its own one by one, and returns how many these are.
+    def parsed(self, connection: Connection, replies: list[object], start: int) -> int:
+        """Take a server's parsed replies, from `start` on, one by one. Returns how many were for this flight.
 
-        Some of them say something else than expected, or some rounds hear each vote.
+        Some of them say something else than foreseen, or some messages count alone.
         """
-        index, heard, rounds, expected = connection.index, self._heard, self.rounds, self._replies[connection.index]
-        place, end = start, min(len(replies), start + self.size - heard[index])
+        index, answered, messages = connection.index, self._answered, self.messages
+        foreseen = self._foreseen[index]
+        place, end = start, min(len(replies), start + self.size - answered[index])
         while place < end and connection.alive:
-            reply, offset = replies[place], heard[index]
+            reply, offset = replies[place], answered[index]
             place += 1
-            here, text = rounds[offset], expected[offset]
-            wanted = MEANINGS[text]
-            usual = reply is wanted or (reply == wanted and type(reply) is type(wanted))
-            if not usual and offset not in self.apart:
-                here.detach()
+            message, text = messages[offset], foreseen[offset]
+            if offset not in self.alone and not _as_foreseen(reply, text):
+                message.count_alone()
             self._read[index] += len(text)
             self._advance(connection, offset + 1)
-            if offset in self.apart:
-                here.reply(connection, reply)
-        self._count(rounds)
+            if offset in self.alone:
+                message.reply(connection, reply)
+        self._settle(messages)
         return place - start
 
     def _advance(self, connection: Connection, end: int) -> None:
-        """A server has answered so many rounds."""
+        """A server has answered the messages before `end`."""
         index = connection.index
-        connection.unanswered -= end - self._heard[index]
-        self._heard[index] = end
-        if end < self.size:
-            self._split = True
-            return
-        connection.pending.popleft()
-        self._whole += 1
-        self._done(index)
+        last = end == self.size
+        connection.answered(end - self._answered[index], last)
+        self._answered[index] = end
+        if last:
+            self._finished += 1
+            self._done(index)
+        else:
+            self._level = False
 
-    def _count(self, rounds: list[Round[Any]]) -> None:
-        """Tells the rounds that a quorum has passed since the last time."""
-        won, mark = self._won, sorted(self._heard)[-self._lane.quorum]
-        if mark > won:
-            if self.apart:
-                rounds = [here for here in rounds[won:mark] if here.offset not in self.apart]
-            else:
-                rounds = rounds[won:mark]
-            self._win(rounds, mark)
+    def _settle(self, messages: list[Message]) -> None:
+        """Decide what enough servers have passed since the last time."""
+        passed, mark = self._passed, sorted(self._answered)[-self._needed]
+        if mark > passed:
+            together = messages[passed:mark]
+            if self.alone:
+                together = [message for message in together if message.offset not in self.alone]
+            self._decide(together, mark)
 
-    def _win(self, rounds: list[Round[Any]], mark: int) -> None:
-        """A quorum has passed these rounds, the last of which are those before the mark."""
-        self._won = mark
-        for here in rounds:
-            here.carry()
-            here.tell()
+    def _decide(self, messages: list[Message], mark: int) -> None:
+        """Enough servers have passed these messages, and all others before the mark."""
+        self._passed = mark
+        for message in messages:
+            message.on_quorum()
+            message.notify()
+
+    # --- what does not come ----------------------------------------------------------------------------------------
 
     def lost(self, connection: Connection) -> None:
         """A connection broke before it had answered everything."""
-        index, rounds = connection.index, self.rounds
+        index, messages = connection.index, self.messages
         self._done(index)
-        for here in rounds[self._heard[index] :]:
-            here.detach()
-            here.lost(connection)
+        for message in messages[self._answered[index] :]:
+            message.count_alone()
+            message.lost(connection)
 
     def expire(self) -> None:
-        """The deadline has passed: who has not voted is ABSENT, and if it had the full time, silent."""
-        rounds, heard, outstanding = self.rounds, self._heard, self.outstanding
-        late = [link for link in self._lane.links if outstanding >> link.index & 1]
-        for link in late:
-            link.overdue(self.patience)
-        for offset, here in enumerate(rounds):
-            missing = [link.index for link in late if heard[link.index] <= offset]
+        """The deadline has passed: who has not answered is missed by each message, and perhaps silent."""
+        messages, answered, outstanding = self.messages, self._answered, self.outstanding
+        late = [keeper for keeper in self._keepers if outstanding >> keeper.index & 1]
+        for keeper in late:
+            keeper.overdue(self.patience)
+        for offset, message in enumerate(messages):
+            missing = [keeper.index for keeper in late if answered[keeper.index] <= offset]
             if missing:
-                here.detach()
-                here.missed(missing)
+                message.count_alone()
+                message.missed(missing)
 
     def _done(self, index: int) -> None:
-        """This server has said its last. After the last server leases, which know their volley, must keep no others."""
+        """This server has said its last. After the last server no message keeps the others alive by its flight."""
         self.outstanding &= ~(1 << index)
         if not self.outstanding:
-            self.rounds, self._replies, self._texts = [], {}, {}
+            self.messages, self._foreseen, self._bytes = [], {}, {}
+
+
+def _as_foreseen(reply: object, text: bytes) -> bool:
+    """Whether a parsed reply is the foreseen one: equal, and of the same type (`true` equals 1)."""
+    wanted = FORESEEN[text]
+    return reply is wanted or (reply == wanted and type(reply) is type(wanted))

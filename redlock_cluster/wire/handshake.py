@@ -1,4 +1,4 @@
-"""What is said on a new connection before anything else: who we are, who answers, what it understands."""
+"""The handshake on a new connection."""
 
 from __future__ import annotations
 
@@ -7,26 +7,28 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
-from redlock_cluster.core.dialect import Dialect, ErrorReply, dialect_of, probes
-from redlock_cluster.lua import SCRIPTS
+from redlock_cluster.core.dialect import Dialect, dialect_of, probes
+from redlock_cluster.core.replies import ErrorReply
 from redlock_cluster.options import ServerOptions
 from redlock_cluster.wire.connection import Connection
 from redlock_cluster.wire.ports import ConnectionFailed
 
-__all__ = ["Greeting", "greet"]
+__all__ = ["Facts", "Handshake"]
 
 _NOT_YET = frozenset({"LOADING", "BUSY", "MASTERDOWN", "NOAUTH"})
-_TELLING = frozenset({"WRONGPASS", "NOAUTH", "NOPERM", "LOADING", "DENIED"})
+_TELL_AS_THEY_ARE = frozenset({"WRONGPASS", "NOAUTH", "NOPERM", "LOADING", "DENIED"})
 
 _OLD_REFUSALS = ("ERR invalid password", "ERR Client sent AUTH, but no password is set")
 
 
 @dataclass(frozen=True, slots=True)
-class Greeting:
-    """What a server told of itself.
+class Facts:
+    """What a server said of itself.
 
-    run_id: names this run of the server process, "" where it would not tell; client_id: our connection's number there
-    version: such as `valkey 9.1.2`, "" where it would not tell
+    run_id: names this run of the server process, "" where it would not say
+    client_id: our connection's number there, None where it would not say
+    version: such as `valkey 9.1.2`, "" where it would not say
+    dialect: what it understands
     """
 
     run_id: str
@@ -35,36 +37,48 @@ class Greeting:
     dialect: Dialect
 
 
-async def greet(connection: Connection, server: ServerOptions, key_prefix: str) -> Greeting:
-    """Authenticates, selects the database and asks a server who it is and which lock commands it understands.
+@dataclass(frozen=True, slots=True)
+class Handshake:
+    """What is said on a new connection before anything else: who we are, who answers, what it understands.
 
-    Raises ConnectionFailed when the server refuses, is no Redis-protocol server, or can't vote now (loading, replica).
+    probe_key: a key that nobody uses, for the probes of the dialect
+    scripts: sources of the scripts to be loaded
     """
-    resp3 = await _hello(connection, server)
-    if server.database:
-        selected = await connection.request("SELECT", server.database)
-        if isinstance(selected, ErrorReply):
-            raise ConnectionFailed(f"SELECT {server.database}: {selected.text}")
-    for name, value in (("LIB-NAME", "redlock-cluster"), ("LIB-VER", _own_version())):
-        connection.request("CLIENT", "SETINFO", name, value)
-    client_id = connection.request("CLIENT", "ID")
-    about = [connection.request("INFO", section) for section in ("server", "replication")]
-    probed = [connection.request(*words) for words in probes(f"{key_prefix}probe")]
-    for script in SCRIPTS:
-        connection.request("SCRIPT", "LOAD", script.source)
-    replies = await asyncio.gather(*probed)
-    for reply in replies:
-        if isinstance(reply, ErrorReply) and reply.code in _NOT_YET:
-            raise ConnectionFailed(reply.text)
-    facts = _facts(await about[0]) | _facts(await about[1])
-    _require_master(facts)
-    number = await client_id
-    return Greeting(
-        run_id=facts.get("run_id", ""),
-        client_id=number if type(number) is int else None,
-        version=_version_in(facts),
-        dialect=dialect_of(replies, resp3),
-    )
+
+    probe_key: str
+    scripts: tuple[bytes, ...]
+
+    async def shake(self, connection: Connection, server: ServerOptions) -> Facts:
+        """Authenticate, select the database, ask.
+
+        Raises ConnectionFailed when the server refuses, is no Redis-protocol server, or can't serve now (loading,
+        replica).
+        """
+        resp3 = await _hello(connection, server)
+        if server.database:
+            selected = await connection.request("SELECT", server.database)
+            if isinstance(selected, ErrorReply):
+                raise ConnectionFailed(f"SELECT {server.database}: {selected.text}")
+        for name, value in (("LIB-NAME", "redlock-cluster"), ("LIB-VER", _own_version())):
+            connection.request("CLIENT", "SETINFO", name, value)
+        client_id = connection.request("CLIENT", "ID")
+        about = [connection.request("INFO", section) for section in ("server", "replication")]
+        probed = [connection.request(*words) for words in probes(self.probe_key)]
+        for source in self.scripts:
+            connection.request("SCRIPT", "LOAD", source)
+        replies = await asyncio.gather(*probed)
+        for reply in replies:
+            if isinstance(reply, ErrorReply) and reply.code in _NOT_YET:
+                raise ConnectionFailed(reply.text)
+        info = _info(await about[0]) | _info(await about[1])
+        _require_master(info)
+        number = await client_id
+        return Facts(
+            run_id=info.get("run_id", ""),
+            client_id=number if type(number) is int else None,
+            version=_version_in(info),
+            dialect=dialect_of(replies, resp3),
+        )
 
 
 async def _hello(connection: Connection, server: ServerOptions) -> bool:
@@ -74,7 +88,7 @@ async def _hello(connection: Connection, server: ServerOptions) -> bool:
     reply = await connection.request("HELLO", 3, *credentials)
     if isinstance(reply, (dict, list)):
         return isinstance(reply, dict)
-    if isinstance(reply, ErrorReply) and reply.code in _TELLING:
+    if isinstance(reply, ErrorReply) and reply.code in _TELL_AS_THEY_ARE:
         raise ConnectionFailed(_authentication(reply, password))
     if password is not None:
         user = (server.username,) if server.username else ()
@@ -88,17 +102,17 @@ async def _hello(connection: Connection, server: ServerOptions) -> bool:
 
 
 def _authentication(reply: object, password: str | None) -> str:
-    """Why the greeting failed, without what an error may repeat: old servers echo a command's arguments."""
+    """Why the handshake failed, without what an error may repeat: old servers echo a command's arguments."""
     if not isinstance(reply, ErrorReply):
         return "what answers there is not a Redis-protocol server"
-    if reply.code in _TELLING or (password and reply.text in _OLD_REFUSALS):
+    if reply.code in _TELL_AS_THEY_ARE or (password and reply.text in _OLD_REFUSALS):
         return reply.text.replace(password, "…") if password else reply.text
     if password and password in reply.text:
-        return "the server refused the greeting"
-    return f"the server refused the greeting ({reply.code[:16]})"
+        return "the server refused the handshake"
+    return f"the server refused the handshake ({reply.code[:16]})"
 
 
-def _facts(reply: object) -> dict[str, str]:
+def _info(reply: object) -> dict[str, str]:
     """The `name:value` lines of an INFO reply; none where the server would not tell."""
     text = reply.decode("utf-8", "replace") if isinstance(reply, bytes) else reply
     if not isinstance(text, str):
@@ -106,18 +120,18 @@ def _facts(reply: object) -> dict[str, str]:
     return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
 
 
-def _require_master(facts: dict[str, str]) -> None:
-    if facts.get("role", "master") != "master":
+def _require_master(info: dict[str, str]) -> None:
+    if info.get("role", "master") != "master":
         raise ConnectionFailed("it is a replica; the servers of a group must be independent masters")
-    if "sentinel" in (facts.get("redis_mode"), facts.get("server_mode")):
+    if "sentinel" in (info.get("redis_mode"), info.get("server_mode")):
         raise ConnectionFailed("it is a Sentinel, which keeps no keys")
 
 
-def _version_in(facts: dict[str, str]) -> str:
-    if "valkey_version" in facts:
-        told = f"valkey {facts['valkey_version']}"
+def _version_in(info: dict[str, str]) -> str:
+    if "valkey_version" in info:
+        told = f"valkey {info['valkey_version']}"
     else:
-        told = f"redis {facts['redis_version']}" if "redis_version" in facts else ""
+        told = f"redis {info['redis_version']}" if "redis_version" in info else ""
     return "".join(c for c in told[:64] if c.isprintable())
 
 

@@ -1,138 +1,143 @@
-"""Lanes: the connections, one to each server of a group, that carry the same keys' commands.
+"""Pipelines: the connections, one to each server of a group, that carry the same messages.
 
-A round goes to all of them, mostly in the same words. So it is queued once for all, and what is queued until the end of
-the turn leaves as one volley (`engine.volleys`).
+A message goes to all of them, mostly in the same words. So it is queued once for all, and what is queued until the end
+of the turn leaves as one flight.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from redlock_cluster.core.dialect import Dialect
-from redlock_cluster.core.tally import quorum_of
+from redlock_cluster.wire.connection import Connection, Flusher, Upstream
 from redlock_cluster.wire.deadlines import Deadlines
-from redlock_cluster.wire.flight import Volley
+from redlock_cluster.wire.flight import Flight, Message
+from redlock_cluster.wire.keeper import Keeper
 from redlock_cluster.wire.ports import Clock
 
-if TYPE_CHECKING:
-    from redlock_cluster.engine.round import Round
-    from redlock_cluster.wire.connection import Connection
-    from redlock_cluster.wire.flusher import Outbox
-    from redlock_cluster.wire.keeper import Link
-
-__all__ = ["Lane", "Part"]
+__all__ = ["Pipeline"]
 
 
-class Part:
-    """The connections of a lane that speak one dialect, and what the open volley sends to them.
+class _Branch:
+    """The connections of a pipeline that speak one dialect, and what the open flight sends to them.
 
-    expected: what each of the commands is answered with when the server does as it was asked, as it is on the wire
+    commands: packed, one for each message of the flight
+    foreseen: the reply that is foreseen to each, as it comes over the wire
     """
 
-    __slots__ = ("commands", "connections", "dialect", "expected", "places")
+    __slots__ = ("commands", "connections", "dialect", "foreseen", "indices")
 
     def __init__(self, dialect: Dialect, connections: tuple[Connection, ...]) -> None:
         self.dialect, self.connections = dialect, connections
-        self.places = tuple(connection.index for connection in connections)
+        self.indices = tuple(connection.index for connection in connections)
         self.commands: list[bytes] = []
-        self.expected: list[bytes] = []
+        self.foreseen: list[bytes] = []
 
-    def close(self, volley: Volley) -> bytes:
-        """Everything that was queued, joined; the volley learns what is expected here."""
+    def close(self, flight: Flight) -> bytes:
+        """Everything that was queued, joined; the flight learns what is foreseen here."""
         data = b"".join(self.commands)
-        volley.expect(self.places, self.expected)
-        self.commands, self.expected = [], []
+        flight.expect(self.indices, self.foreseen)
+        self.commands, self.foreseen = [], []
         return data
 
 
-class Lane:
+class Pipeline(Upstream):
     """One place in the pools of a group's servers.
 
-    links: in voting order; usable: mask of the servers that can answer now; parts: their connections, by dialect
-    able: they are a quorum; unusable: mask of the others; why: for each of those, by place
+    keepers: one for each server, in the group's order
+    needed: how many servers must do what a message asks
+    clock, flusher, deadlines: the engine's
+
+    usable: mask of the servers that can be asked now
+    enough: whether these are as many as are needed
+    unusable: mask of the others
+    why: for each of those, by index, why it can't be asked
     """
 
     __slots__ = (
+        "_branches",
+        "_clock",
         "_deadlines",
+        "_flusher",
+        "_needed",
         "_open",
-        "_outbox",
-        "able",
-        "clock",
-        "links",
-        "parts",
-        "quorum",
+        "enough",
+        "keepers",
         "unusable",
         "usable",
         "why",
     )
 
-    def __init__(self, links: tuple[Link, ...], clock: Clock, outbox: Outbox, deadlines: Deadlines) -> None:
-        self.links, self.clock = links, clock
-        self._outbox, self._deadlines = outbox, deadlines
-        self.quorum = quorum_of(len(links))
-        self.parts: tuple[Part, ...] = ()
-        self._open: Volley | None = None
-        for link in links:
-            link.lane = self
+    def __init__(
+        self, keepers: tuple[Keeper, ...], needed: int, clock: Clock, flusher: Flusher, deadlines: Deadlines
+    ) -> None:
+        self.keepers, self._needed = keepers, needed
+        self._clock, self._flusher, self._deadlines = clock, flusher, deadlines
+        self._branches: tuple[_Branch, ...] = ()
+        self._open: Flight | None = None
+        for keeper in keepers:
+            keeper.carries_for(self)
         self.refresh()
 
     def refresh(self) -> None:
         """A connection came, went, fell silent, is full, or none of these any more; or its absence has a new cause."""
-        self.hand_over()
+        self.queue_open()
         by_dialect: dict[Dialect, list[Connection]] = {}
-        self.usable = 0
-        self.why: dict[int, str] = {}
-        for link in self.links:
-            connection = link.connection
-            if connection is not None:
-                connection.impaired = connection.silent or connection.full
-                if not connection.impaired:
-                    by_dialect.setdefault(connection.dialect, []).append(connection)
-                    self.usable |= 1 << link.index
-                    continue
-            self.why[link.index] = link.absence()
-        self.unusable = (1 << len(self.links)) - 1 & ~self.usable
-        self.able = self.usable.bit_count() >= self.quorum
-        self.parts = tuple(Part(spoken, tuple(some)) for spoken, some in by_dialect.items())
+        usable, why = 0, dict[int, str]()
+        for keeper in self.keepers:
+            connection = keeper.connection
+            if connection is None or connection.judge():
+                why[keeper.index] = keeper.absence()
+            else:
+                by_dialect.setdefault(connection.dialect, []).append(connection)
+                usable |= 1 << keeper.index
+        self.usable, self.why = usable, why
+        self.unusable = (1 << len(self.keepers)) - 1 & ~usable
+        self.enough = usable.bit_count() >= self._needed
+        self._branches = tuple(_Branch(dialect, tuple(some)) for dialect, some in by_dialect.items())
 
     def open_for(self, patience: float) -> None:
-        """Before a round that waits so long looks at what is `usable`: an open volley with another patience is closed,
-        which may fill a connection.
+        """Before a message that waits so many seconds looks at what is `usable`.
+
+        An open flight with another patience is closed, which may fill a connection.
         """
         if self._open is not None and self._open.patience != patience:
-            self.hand_over()
+            self.queue_open()
 
-    def send(self, sent: Round[Any]) -> None:
-        """Queues a round's commands for all servers that can answer: it joins the open volley (see `open_for`)."""
-        volley = self._open
-        if volley is None:
-            volley = self._open = Volley(self, sent.patience)
-            self._outbox.add(self)
-        rounds = volley.rounds
-        sent.volley, sent.offset, sent.started = volley, len(rounds), volley.started
-        rounds.append(sent)
-        for part in self.parts:
-            command, expected = sent.command(part.dialect)
-            part.commands.append(command)
-            part.expected.append(expected)
-        self._outbox.end_round()
+    def send(self, message: Message) -> None:
+        """Queue a message for all servers that are usable: it joins the open flight (see `open_for`)."""
+        flight = self._open
+        if flight is None:
+            started = self._clock()
+            flight = self._open = Flight(
+                self.keepers, self.usable, self.unusable, self.why, self._needed, started, message.patience
+            )
+            self._flusher.add(self.flush)
+        messages = flight.messages
+        message.joined(flight, len(messages))
+        messages.append(message)
+        for branch in self._branches:
+            command, foreseen = message.command(branch.dialect)
+            branch.commands.append(command)
+            branch.foreseen.append(foreseen)
+            if not foreseen:
+                message.count_alone()
+        self._flusher.queued()
 
-    def hand_over(self) -> None:
-        """Puts the open volley into the queues of the connections: it comes before what is now sent to one of them."""
-        for volley, connection, data in self._close():
-            connection.queue(data, volley)
+    def queue_open(self) -> None:
+        """Put the open flight into the queues of the connections: it goes before what is now sent to one of them."""
+        for flight, connection, data in self._close():
+            connection.queue_series(data, flight, flight.size)
 
     def flush(self) -> None:
-        """Writes the open volley."""
-        for volley, connection, data in self._close():
-            connection.write(data, volley)
+        """Write the open flight."""
+        for flight, connection, data in self._close():
+            connection.write_series(data, flight, flight.size)
 
-    def _close(self) -> list[tuple[Volley, Connection, bytes]]:
-        """Closes the open volley, if there is one: what each of the connections is to be given of it."""
-        volley, self._open = self._open, None
-        if volley is None:
+    def _close(self) -> list[tuple[Flight, Connection, bytes]]:
+        """Close the open flight, if there is one: what each of the connections is to be given of it."""
+        flight, self._open = self._open, None
+        if flight is None:
             return []
-        volley.close()
-        self._deadlines.add(self.clock() + volley.patience, volley)
-        whole = [(part.connections, part.close(volley)) for part in self.parts]
-        return [(volley, connection, data) for connections, data in whole for connection in connections]
+        flight.close()
+        self._deadlines.add(self._clock() + flight.patience, flight)
+        whole = [(branch.connections, branch.close(flight)) for branch in self._branches]
+        return [(flight, connection, data) for connections, data in whole for connection in connections]

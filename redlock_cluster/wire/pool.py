@@ -1,16 +1,16 @@
-"""One server of a group: its pool of connections; what `status()` tells of servers and groups."""
+"""One server's pool of connections."""
 
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 
 from redlock_cluster.options import DeploymentOptions, ServerOptions
-from redlock_cluster.wire.flusher import Outbox
-from redlock_cluster.wire.keeper import Link
+from redlock_cluster.wire.connection import Flusher
+from redlock_cluster.wire.handshake import Handshake
+from redlock_cluster.wire.keeper import Keeper, OnConnected
 from redlock_cluster.wire.ports import Ports
 
-__all__ = ["GroupStatus", "Server", "ServerState", "ServerStatus"]
+__all__ = ["Pool", "ServerState"]
 
 
 class ServerState(enum.Enum):
@@ -24,70 +24,65 @@ class ServerState(enum.Enum):
     DOWN = "down"
 
 
-@dataclass(frozen=True, slots=True)
-class ServerStatus:
-    """A server at the moment of `status()`.
-
-    since: seconds the state has lasted, as far as the last connect or disconnect tells
-    last_error: the last failure, "" when there was none; it stays after a reconnection
-    version: such as `valkey 9.1.2`, "" before the first connection; latency: seconds of the last health check
-    connections: serving ones, of `pool_size`; reconnects: connections made anew, over the whole pool
-    owed: tokens to be released there once it is reachable again
-    """
-
-    name: str
-    state: ServerState
-    since: float
-    last_error: str
-    version: str
-    latency: float | None
-    connections: int
-    reconnects: int
-    owed: int
-
-
-@dataclass(frozen=True, slots=True)
-class GroupStatus:
-    """A group at the moment of `status()`: its servers in voting order, and whether a quorum of them can vote."""
-
-    name: str
-    weight: int
-    servers: tuple[ServerStatus, ...]
-    available: bool
-
-
-class Server:
-    """A server's pool of connections; a key always uses the same one of them."""
+class Pool:
+    """The connections to one server, `pool_size` of them; arguments as for `Keeper`."""
 
     def __init__(
-        self, server: ServerOptions, index: int, options: DeploymentOptions, ports: Ports, outbox: Outbox
+        self,
+        server: ServerOptions,
+        index: int,
+        options: DeploymentOptions,
+        ports: Ports,
+        flusher: Flusher,
+        handshake: Handshake,
+        on_connected: OnConnected,
     ) -> None:
         self.name = server.name
-        self._clock = ports.clock
-        self.links = tuple(Link(server, index, options, ports, outbox) for _ in range(options.pool_size))
-
-    def status(self) -> ServerStatus:
-        """What is known of it now."""
-        links = self.links
-        newest = max(links, key=lambda link: link.since)
-        latencies = [link.latency for link in links if link.latency is not None]
-        return ServerStatus(
-            name=self.name,
-            state=self._state(),
-            since=max(0.0, self._clock() - newest.since),
-            last_error=newest.last_error or next((link.last_error for link in links if link.last_error), ""),
-            version=next((link.greeting.version for link in links if link.greeting is not None), ""),
-            latency=min(latencies, default=None),
-            connections=sum(link.connection is not None for link in links),
-            reconnects=sum(link.reconnects for link in links),
-            owed=sum(link.owed for link in links),
+        self.keepers = tuple(
+            Keeper(server, index, options, ports, flusher, handshake, on_connected) for _ in range(options.pool_size)
         )
 
-    def _state(self) -> ServerState:
-        connected = [link.connection for link in self.links if link.connection is not None]
+    @property
+    def state(self) -> ServerState:
+        """How the whole pool is."""
+        connected = [keeper.connection for keeper in self.keepers if keeper.connection is not None]
         if not connected:
-            tried = any(link.attempted.is_set() for link in self.links)
+            tried = any(keeper.attempted.is_set() for keeper in self.keepers)
             return ServerState.DOWN if tried else ServerState.CONNECTING
         if any(connection.silent for connection in connected):
             return ServerState.SILENT
-        return ServerState.UP if len(connected) == len(self.links) else ServerState.PARTIAL
+        return ServerState.UP if len(connected) == len(self.keepers) else ServerState.PARTIAL
+
+    @property
+    def since(self) -> float:
+        """Engine time of the last connect or disconnect."""
+        return self._newest.since
+
+    @property
+    def last_error(self) -> str:
+        """The last failure, "" when there was none; it stays after a reconnection."""
+        return self._newest.last_error or next((k.last_error for k in self.keepers if k.last_error), "")
+
+    @property
+    def version(self) -> str:
+        """Such as `valkey 9.1.2`, "" before the first connection."""
+        return next((keeper.facts.version for keeper in self.keepers if keeper.facts is not None), "")
+
+    @property
+    def latency(self) -> float | None:
+        """Seconds of the last health check, the quickest in the pool; None before."""
+        return min((keeper.latency for keeper in self.keepers if keeper.latency is not None), default=None)
+
+    @property
+    def connections(self) -> int:
+        """How many serve."""
+        return sum(keeper.connection is not None for keeper in self.keepers)
+
+    @property
+    def reconnects(self) -> int:
+        """Connections made anew, over the whole pool."""
+        return sum(keeper.reconnects for keeper in self.keepers)
+
+    @property
+    def _newest(self) -> Keeper:
+        return max(self.keepers, key=lambda keeper: keeper.since)

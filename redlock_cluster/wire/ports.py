@@ -1,4 +1,7 @@
-"""What the engine asks of the world around it, and the real world's answers. A simulation passes others."""
+"""What connections and the engine ask of the world around them, and the real world's answers.
+
+A simulation passes others.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,9 @@ import time
 from base64 import b64encode
 from collections.abc import Callable
 from functools import partial
-from struct import Struct
 from typing import Final, Protocol
 
 from redlock_cluster.options import ServerOptions
-from redlock_cluster.wire.forks import Generation
 
 __all__ = ["Clock", "ConnectionFailed", "Dialer", "Entropy", "Ports", "SocketDialer", "SystemEntropy", "system_clock"]
 
@@ -31,31 +32,25 @@ def system_clock() -> Clock:
 class Entropy(Protocol):
     """Where random values come from."""
 
-    def token(self) -> bytes:
-        """At least 128 unguessable bits, as 22 characters of base64."""
+    def texts(self, count: int) -> list[bytes]:
+        """So many texts of 22 base64 characters, each at least 128 unguessable bits."""
 
     def fraction(self) -> float:
         """A number in [0, 1), to spread waiting times."""
 
 
-_STOCK: Final = Struct("22s" * 64)
+_TEXT: Final = 22
 
 
 class SystemEntropy:
-    """The operating system's randomness, fetched for 64 tokens at a time; a forked child fetches its own."""
+    """The operating system's randomness."""
 
-    __slots__ = ("_generation", "_stock")
+    __slots__ = ()
 
-    def __init__(self) -> None:
-        self._stock: list[bytes] = []
-        self._generation = Generation.number
-
-    def token(self) -> bytes:
-        """132 bits of `os.urandom`, as 22 characters of base64."""
-        if not self._stock or self._generation != Generation.number:
-            self._generation = Generation.number
-            self._stock = list(_STOCK.unpack(b64encode(os.urandom(_STOCK.size * 6 // 8))))
-        return self._stock.pop()
+    def texts(self, count: int) -> list[bytes]:
+        """Texts of 132 bits each, of `os.urandom`."""
+        digits = b64encode(os.urandom(-(-count * _TEXT * 6 // 8)))
+        return [digits[start : start + _TEXT] for start in range(0, count * _TEXT, _TEXT)]
 
     def fraction(self) -> float:
         """A number in [0, 1) of `random.random`."""

@@ -134,11 +134,11 @@ class Actor:
     def _transaction(self) -> Script:
         resource, ttl, _ = self._choice()
         asked = clock()
-        until = asked + TIMING.validity(round(ttl * 1000))
+        until = asked + TIMING.terms(ttl).validity
 
         def body() -> Script:
             name = self._next()
-            most = clock() + TIMING.validity(round(ttl * 1000))
+            most = clock() + TIMING.terms(ttl).validity
             self._write("acquired", lease=name, resource=resource, asked=asked, until=until, most=most, token="hidden")
             yield from self._work([_Held(name, resource, ttl, lambda: clock() < until)])
             self._write("releasing", lease=name, by="transaction")

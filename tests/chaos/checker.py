@@ -90,7 +90,7 @@ def leases_of(events: Iterable[Event]) -> tuple[dict[str, Lease], list[Violation
 
 def _extending(lease: Lease, event: Event) -> str:
     """Servers may take the new ttl unheard, so a shorter one counts from now on."""
-    lease.until = min(lease.until, event.t + TIMING.validity(round(event["ttl"] * 1000)))
+    lease.until = min(lease.until, event.t + TIMING.terms(event["ttl"]).validity)
     return ""
 
 

@@ -46,9 +46,9 @@ class _Mending:
     def over(self, status: Status) -> bool:
         servers = status.clusters[0].groups[0].servers
         self.wrong = [
-            f"server {index} is {server.state.value} and owed {server.owed} tokens ({server.last_error})"
+            f"server {index} is {server.state.value} and owed {server.pending_releases} tokens ({server.last_error})"
             for index, server in enumerate(servers)
-            if server.state is not ServerState.UP or server.owed
+            if server.state is not ServerState.UP or server.pending_releases
         ]
         return not self.wrong or clock() > self._deadline
 

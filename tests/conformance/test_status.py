@@ -111,7 +111,7 @@ class TestStatus:
             assert server.state is ServerState.UP
             assert server.version == build.words
             assert server.connections == 3
-            assert (server.reconnects, server.owed, server.last_error) == (0, 0, "")
+            assert (server.reconnects, server.pending_releases, server.last_error) == (0, 0, "")
             assert server.latency is None or server.latency >= 0
             assert 0 <= server.since < 60
 

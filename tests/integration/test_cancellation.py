@@ -145,7 +145,7 @@ async def check_usable(redlock: AsyncSupervisor, five: Scene, resource: str = "a
     assert await redlock.unlock(resource, lease) == Ok(None)
     await nothing_left(five.servers)
     assert states(redlock.status()) == ["up"] * 5
-    assert sum(server.owed for server in group_status(redlock.status()).servers) == 0
+    assert sum(server.pending_releases for server in group_status(redlock.status()).servers) == 0
 
 
 # While acquiring

@@ -490,11 +490,11 @@ async def test_paused_server_resumed_has_nothing_stale_left(five: Scene, noticed
                 await lease.release()
         if noticed:
             await soon(lambda: states(redlock.status())[2] == "down")
-            assert server_status(redlock.status(), five.proxies[2].name).owed > 0
+            assert server_status(redlock.status(), five.proxies[2].name).pending_releases > 0
         heal(five, "paused", 2)
         await soon(lambda: states(redlock.status())[2] == "up")
         await nothing_left(five.servers)
-        assert server_status(redlock.status(), five.proxies[2].name).owed == 0
+        assert server_status(redlock.status(), five.proxies[2].name).pending_releases == 0
 
 
 @pytest.mark.parametrize("outage", ["paused", "refused", "dark", "restarted"])
@@ -1034,7 +1034,7 @@ async def test_close_releases_what_is_owed(three: Scene) -> None:
     await soon(lambda: all(three.left()))
     three.proxies[2].on(Act.ANSWER, about("a", *RELEASES), answer=b"-BUSY not now\r\n", times=1)
     assert await redlock.unlock("a", lease) == Ok(None)
-    await soon(lambda: server_status(redlock.status(), three.proxies[2].name).owed == 1)
+    await soon(lambda: server_status(redlock.status(), three.proxies[2].name).pending_releases == 1)
     await redlock.close()
     await nothing_left(three.servers, 1)
 

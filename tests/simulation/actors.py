@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from redlock_cluster import RETRY
 from redlock_cluster.aio import AsyncLease
-from redlock_cluster.engine.retry import Wait
+from redlock_cluster.core.retry import Wait
 from redlock_cluster.testing.simulation import SimulatedClient, stream
 
 from .invariants import Claim

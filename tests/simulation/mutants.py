@@ -32,38 +32,39 @@ MUTANTS = (
     ),
     Mutant(
         "mark",
-        "rounds that leave together are won with one server less",
+        "messages that leave together are won with one server less",
         (
             Edit(
                 "wire/flight.py",
-                "if self._whole == self._lane.quorum:",
-                "if self._whole == self._lane.quorum - 1:",
+                "elif self._finished == self._needed:",
+                "elif self._finished == self._needed - 1:",
             ),
             Edit(
                 "wire/flight.py",
-                "sorted(self._heard)[-self._lane.quorum]",
-                "sorted(self._heard)[1 - self._lane.quorum]",
+                "sorted(self._answered)[-self._needed]",
+                "sorted(self._answered)[1 - self._needed]",
             ),
         ),
     ),
     Mutant(
         "unread",
         "whatever a server sends counts as what it was expected to send",
-        (Edit("wire/flight.py", "if not usual or self.apart:", "if self.apart:"),),
+        (Edit("wire/flight.py", "if not usual or self.alone:", "if self.alone:"),),
     ),
     Mutant(
         "common",
-        "an answer that differs counts as what the others of its volley say",
-        (Edit("wire/flight.py", "if not usual and offset not in self.apart:", "if False:"),),
+        "an answer that differs counts as what the others of its flight say",
+        (Edit("wire/flight.py", "if offset not in self.alone and not _as_foreseen(reply, text):", "if False:"),),
     ),
     Mutant(
-        "apart",
+        "alone",
         "a round that counts its votes itself hears no usual one",
         (
             Edit(
                 "wire/flight.py",
-                "                here.reply(connection, reply)\n",
-                "                if not usual:\n                    here.reply(connection, reply)\n",
+                "                message.reply(connection, reply)\n",
+                "                if not _as_foreseen(reply, text):\n"
+                "                    message.reply(connection, reply)\n",
             ),
         ),
     ),
@@ -72,17 +73,16 @@ MUTANTS = (
         "a retry uses the same token again",
         (
             Edit(
-                "engine/group.py",
-                "return Token(self._entropy.token() + self._label)",
-                'self._token = getattr(self, "_token", None) or self._entropy.token()\n'
-                "        return Token(self._token + self._label)",
+                "core/token.py",
+                "return Token(self._stock.pop() + self._end)",
+                "return Token(self._stock[-1] + self._end)",
             ),
         ),
     ),
     Mutant(
         "drift",
         "validity ignores the drift of clocks",
-        (Edit("core/timing.py", "return ttl - ttl * self.drift_factor - _GRAIN", "return ttl"),),
+        (Edit("core/timing.py", "ttl - ttl * self.drift_factor - _GRAIN, self.patience", "ttl, self.patience"),),
     ),
     Mutant(
         "compensation",
@@ -90,20 +90,19 @@ MUTANTS = (
         (
             Edit(
                 "engine/acquire.py",
-                "sent, self.sent = self.sent & ~self.declined, 0",
+                "sent, self.sent = self.sent & ~tally.declined, 0",
                 "sent, self.sent = 0, 0",
             ),
         ),
     ),
     Mutant(
-        "lane",
+        "pipeline",
         "a failed attempt gives back on another connection of the pool",
         (
             Edit(
                 "engine/acquire.py",
-                "        for link in self.lane.links:\n            if sent >> link.index & 1:\n",
-                "        for link in self.group.lanes[self.group.lanes.index(self.lane) - 1].links:\n"
-                "            if sent >> link.index & 1:\n",
+                "        for keeper in self.pipeline.keepers:\n",
+                "        for keeper in group.pipelines[group.pipelines.index(self.pipeline) - 1].keepers:\n",
             ),
         ),
     ),
@@ -112,8 +111,8 @@ MUTANTS = (
         "a release deletes without comparing the token",
         (
             Edit("lua/release.lua", "if redis.call('GET', KEYS[1]) ~= ARGV[1] then", "if false then"),
-            Edit("core/dialect.py", 'release = "DELIFEQ"', "release = None"),
-            Edit("core/dialect.py", 'release = "DELEX"', "release = None"),
+            Edit("core/dialect.py", 'deletes = "DELIFEQ"', "deletes = None"),
+            Edit("core/dialect.py", 'deletes = "DELEX"', "deletes = None"),
         ),
     ),
     Mutant(
@@ -144,13 +143,14 @@ MUTANTS = (
         (
             Edit(
                 "core/lease_record.py",
-                "if now >= self.valid_until or votes.outcome is Outcome.GONE:",
-                "if votes.outcome is Outcome.GONE:",
+                "        if now >= self.valid_until:\n            self._state = _ON_EXPIRY[self._state]\n"
+                "        self._state = _ON_EXTENSION[outcome]",
+                "        self._state = _ON_EXTENSION[outcome]",
             ),
             Edit(
-                "engine/group.py",
-                "if record.remaining(self.clock()) and extension.outcome is Outcome.DONE:",
-                "if extension.outcome is Outcome.DONE:",
+                "engine/extend.py",
+                "if own.outcome is Outcome.DONE and record.remaining(now):",
+                "if own.outcome is Outcome.DONE:",
             ),
         ),
         600,
@@ -161,23 +161,29 @@ MUTANTS = (
         (
             Edit(
                 "engine/acquire.py",
-                "sent, self.sent = self.sent & ~self.declined, 0",
+                "sent, self.sent = self.sent & ~tally.declined, 0",
                 "sent, self.sent = self.sent & tally.granted, 0",
             ),
         ),
     ),
     Mutant(
-        "debts",
-        "what could not be released is not owed",
-        (Edit("wire/keeper.py", "        self._debts[debt.key, debt.token] = debt\n", "        pass\n"),),
+        "pending",
+        "what could not be released does not stay pending",
+        (
+            Edit(
+                "engine/pending.py",
+                "        self._by_keeper.setdefault(pending.keeper, {})[pending.key, pending.token] = pending\n",
+                "        pass\n",
+            ),
+        ),
     ),
     Mutant(
         "kill",
         "the predecessor of a connection is not killed",
         (
             Edit(
-                "wire/keeper.py",
-                'connection.send(pack_command((b"CLIENT", b"KILL", b"ID", client_id)), _Killed(self, client_id))',
+                "wire/predecessors.py",
+                'connection.send(pack_command((b"CLIENT", b"KILL", b"ID", client_id)), _Kill(self, client_id))',
                 "pass",
             ),
         ),
@@ -195,10 +201,10 @@ MUTANTS = (
         (
             Edit(
                 "core/tally.py",
-                "        if absent > spare:\n            self.verdict = Verdict.UNAVAILABLE\n        elif",
-                "        if",
+                "        if absent > spare:\n            return Standing.UNAVAILABLE\n",
+                "",
             ),
-            Edit("core/tally.py", "elif absent + outstanding <= spare and not", "elif not"),
+            Edit("core/tally.py", "if absent + outstanding <= spare and self", "if self"),
         ),
     ),
 )

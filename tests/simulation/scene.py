@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from redlock_cluster import ClosedError, Err
-from redlock_cluster.engine.retry import Wait
+from redlock_cluster.core.retry import Wait
 from redlock_cluster.testing.simulation import Connection, Network, SimulatedClient, Simulation, stream
 
 from .faults import Faults
@@ -169,7 +169,7 @@ class Scene:
     def _nothing_owed(self, client: SimulatedClient) -> None:
         for cluster in client.supervisor.status().clusters:
             for server in cluster.groups[0].servers:
-                if server.owed:
+                if server.pending_releases:
                     self.history.problem("releases are owed for ever", f"{client.name} owes {server.name}")
                 if server.connections < self.plan.pool_size:
                     text = f"{client.name} to {server.name}: {server.state}, {server.last_error}"

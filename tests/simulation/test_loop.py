@@ -190,7 +190,7 @@ def test_only_the_engines_clock_runs_through_a_suspension_and_ignores_the_date()
 
 def test_a_seed_repeats_its_entropy() -> None:
     first, second, other = (SeededEntropy(stream(seed, "x")) for seed in (1, 1, 2))
-    drawn = [(e.token(), e.fraction()) for e in (first, second, other)]
+    drawn = [(e.texts(1)[0], e.fraction()) for e in (first, second, other)]
     assert drawn[0] == drawn[1] != drawn[2]
     assert len(drawn[0][0]) == 22
     assert stream(1, "x").random() != stream(1, "y").random()

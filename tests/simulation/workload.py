@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from redlock_cluster import ClosedError, Contended, Err, LeaseLost, NotHeld, Ok, QuorumUnavailable
 from redlock_cluster.aio import AsyncLease
-from redlock_cluster.engine.retry import Wait
+from redlock_cluster.core.retry import Wait
 from redlock_cluster.testing.simulation import SimulatedClient
 
 from .actors import CANCELLED, DRIFT, GRAIN, Actor

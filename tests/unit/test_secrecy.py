@@ -13,7 +13,8 @@ from pydantic import SecretStr
 from secrecy import SECRETS, Secrets
 
 from redlock_cluster import Contended, Err, LeaseLost, LeaseState, NotHeld, QuorumUnavailable
-from redlock_cluster.core.votes import ServerVote, Vote, owner_label
+from redlock_cluster.core.token import owner_label
+from redlock_cluster.core.votes import ServerVote, Vote
 from redlock_cluster.wire.ports import SystemEntropy
 
 from .engine.scripted import REDIS_6, AutomaticGroup, Clock, bulk, honest, turns
@@ -82,7 +83,7 @@ def test_tests_that_tell_no_secret_pass(pytester: pytest.Pytester) -> None:
 
 
 def test_tokens_and_passwords_that_are_used_are_remembered() -> None:
-    digits = SystemEntropy().token().decode()
+    digits = SystemEntropy().texts(1)[0].decode()
     SecretStr("a password of " + digits[:8])
     assert SECRETS.leaks(digits) == ["line 1: <a token>"]
     assert SECRETS.leaks("\n a password of " + digits[:8]) == ["line 2:  <a password from options>"]

@@ -19,9 +19,9 @@ class SeededEntropy:
     def __init__(self, source: random.Random) -> None:
         self._random = source
 
-    def token(self) -> bytes:
-        """132 bits, as 22 characters of base64."""
-        return b64encode(self._random.randbytes(17))[:22]
+    def texts(self, count: int) -> list[bytes]:
+        """Texts of 132 bits each, as 22 characters of base64."""
+        return [b64encode(self._random.randbytes(17))[:22] for _ in range(count)]
 
     def fraction(self) -> float:
         """A number in [0, 1)."""

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from redlock_cluster.aio import AsyncSupervisor
-from redlock_cluster.engine.deployments import Cluster
+from redlock_cluster.engine.deployments import Deployments
 from redlock_cluster.options import Options
 from redlock_cluster.options.file import load_options
 from redlock_cluster.testing.model import VALKEY_9, ModelServer, ModelVersion
@@ -69,8 +69,8 @@ class SimulatedClient:
         self.name, self.clock, self._network = name, clock, world.network
         self.process = Process(world.loop, name)
         entropy = SeededEntropy(stream(world.seed, f"client {name}"))
-        cluster = Cluster(options, Ports(view, world.network.dialer(name), entropy))
-        self.supervisor = AsyncSupervisor.over(cluster, cluster.options.default)
+        deployments = Deployments(options, Ports(view, world.network.dialer(name), entropy))
+        self.supervisor = AsyncSupervisor.over(deployments, deployments.options.default)
 
     def spawn(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Runs a coroutine in the client's process."""

@@ -1,53 +1,14 @@
-"""Commands as they go over the wire, in every dialect."""
+"""What a server understands, told from its replies."""
 
 from __future__ import annotations
 
-import hiredis
 import pytest
 
-from redlock_cluster.core.dialect import SCRIPTED, Dialect, ErrorReply, dialect_of, evaluate, probes
-from redlock_cluster.core.votes import Token
-from redlock_cluster.lua import EXTEND, RELEASE, SCRIPTS
+from redlock_cluster.core.dialect import Dialect, dialect_of, probes
+from redlock_cluster.core.replies import ErrorReply
 
-KEY, TOKEN = b"redlock:\xff\r\n", Token(b"0" * 22 + b"@host:1")
 TOO_SHORT = ErrorReply("ERR invalid expire time in 'set' command")
 SYNTAX, UNKNOWN = ErrorReply("ERR syntax error"), ErrorReply("ERR unknown command 'DELEX', with args beginning with:")
-
-
-def words(command: bytes) -> list[bytes]:
-    reader = hiredis.Reader()
-    reader.feed(command)
-    parsed = reader.gets()
-    assert isinstance(parsed, list)
-    return parsed
-
-
-def test_acquiring_names_the_holder_where_the_server_can() -> None:
-    modern, old = Dialect(True, False, None), Dialect(False, False, None)
-    assert words(modern.acquire(KEY, TOKEN, 10_000)) == [b"SET", KEY, TOKEN, b"NX", b"GET", b"PX", b"10000"]
-    assert words(old.acquire(KEY, TOKEN, 10_000)) == [b"SET", KEY, TOKEN, b"NX", b"PX", b"10000"]
-
-
-@pytest.mark.parametrize(
-    ("native", "expected"),
-    [
-        ("DELIFEQ", [b"DELIFEQ", KEY, TOKEN]),
-        ("DELEX", [b"DELEX", KEY, b"IFEQ", TOKEN]),
-        (None, [b"EVALSHA", RELEASE.sha, b"1", KEY, TOKEN]),
-    ],
-)
-def test_releasing_compares_in_one_command(native: str | None, expected: list[bytes]) -> None:
-    assert words(Dialect(True, True, native).release(KEY, TOKEN)) == expected  # type: ignore[arg-type]
-
-
-def test_extending_compares_in_one_command() -> None:
-    native = [b"SET", KEY, TOKEN, b"IFEQ", TOKEN, b"PX", b"5"]
-    assert words(Dialect(True, True, None).extend(KEY, TOKEN, 5)) == native
-    assert words(SCRIPTED.extend(KEY, TOKEN, 5)) == [b"EVALSHA", EXTEND.sha, b"1", KEY, TOKEN, b"5"]
-
-
-def test_a_script_in_full_has_the_same_keys_and_arguments() -> None:
-    assert words(evaluate(EXTEND, KEY, TOKEN, 5)) == [b"EVAL", EXTEND.source, b"1", KEY, TOKEN, b"5"]
 
 
 @pytest.mark.parametrize(
@@ -69,21 +30,3 @@ def test_the_dialect_follows_from_the_probes(replies: tuple[object, ...], dialec
 def test_probes_can_not_write() -> None:
     for command in probes("k"):
         assert command[0] in ("DELIFEQ", "DELEX") or command[-2:] == ("PX", 0)
-
-
-def test_scripts_say_what_they_take_and_answer() -> None:
-    for script in SCRIPTS:
-        header = script.source.decode().split("if redis.call")[0]
-        assert all(word in header for word in ("KEYS[1]", "ARGV[1]", "Replies")), script.name
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "WRONGTYPE Operation against a key holding the wrong kind of value",
-        "ERR Key should be of string type if conditions are specified",
-    ],
-)
-def test_each_way_to_say_that_a_key_is_no_string_is_known(text: str) -> None:
-    assert ErrorReply(text).wrong_type
-    assert not ErrorReply("ERR " + text).wrong_type

@@ -17,7 +17,7 @@ TIMING = Timing(drift_factor=0.01, server_timeout=0.2)
     ("ttl", "expected"), [(1, 1000), (0.25, 250), (1.001, 1001), (timedelta(minutes=1), 60_000), (0.29, 290)]
 )
 def test_a_ttl_is_sent_in_whole_milliseconds(ttl: float | timedelta, expected: int) -> None:
-    assert TIMING.ttl_ms(ttl) == expected
+    assert TIMING.terms(ttl).ttl_ms == expected
 
 
 @pytest.mark.parametrize(
@@ -25,37 +25,37 @@ def test_a_ttl_is_sent_in_whole_milliseconds(ttl: float | timedelta, expected: i
 )
 def test_a_ttl_that_can_not_be_is_a_value_error(ttl: float | timedelta) -> None:
     with pytest.raises(ValueError, match="ttl"):
-        TIMING.ttl_ms(ttl)
+        TIMING.terms(ttl)
 
 
 @pytest.mark.parametrize("ttl", ["1", None, [1]])
 def test_a_ttl_that_is_no_duration_is_a_type_error(ttl: object) -> None:
     with pytest.raises(TypeError, match="ttl"):
-        TIMING.ttl_ms(ttl)  # type: ignore[arg-type]
+        TIMING.terms(ttl)  # type: ignore[arg-type]
 
 
 def test_a_ttl_that_drift_eats_up_is_refused() -> None:
     careful = Timing(drift_factor=0.9, server_timeout=0.2)
     with pytest.raises(ValueError, match="drift"):
-        careful.ttl_ms(0.02)
-    assert careful.ttl_ms(0.021) == 21
+        careful.terms(0.02)
+    assert careful.terms(0.021).ttl_ms == 21
 
 
 @given(st.integers(1, 10**9), st.floats(0, 0.999))
 def test_validity_is_ttl_less_drift_and_two_milliseconds(ttl_ms: int, factor: float) -> None:
     timing = Timing(factor, 0.2)
-    assert timing.validity(ttl_ms) == pytest.approx(ttl_ms / 1000 * (1 - factor) - 0.002, abs=1e-6, rel=1e-9)
-    assert timing.validity(ttl_ms) < ttl_ms / 1000
+    assert timing.terms_ms(ttl_ms).validity == pytest.approx(ttl_ms / 1000 * (1 - factor) - 0.002, abs=1e-6, rel=1e-9)
+    assert timing.terms_ms(ttl_ms).validity < ttl_ms / 1000
 
 
 @given(st.floats(0.001, 1e6), st.floats(0, 0.99))
 def test_every_accepted_ttl_leaves_validity(ttl: float, factor: float) -> None:
     timing = Timing(factor, 0.2)
     try:
-        ttl_ms = timing.ttl_ms(ttl)
+        ttl_ms = timing.terms(ttl).ttl_ms
     except ValueError:
         assume(False)
-    assert timing.validity(ttl_ms) > 0
+    assert timing.terms_ms(ttl_ms).validity > 0
     assert abs(ttl_ms / 1000 - ttl) <= 0.0005 + 1e-9
 
 

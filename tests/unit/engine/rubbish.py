@@ -5,7 +5,7 @@ from __future__ import annotations
 import hiredis
 from hypothesis import strategies as st
 
-from redlock_cluster.core.dialect import ErrorReply
+from redlock_cluster.core.replies import ErrorReply
 
 TOKEN = b"f" * 22 + b"@other:1"
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import hiredis
 
 from redlock_cluster.aio import AsyncSupervisor
-from redlock_cluster.engine.deployments import Cluster
+from redlock_cluster.engine.deployments import Deployments
 from redlock_cluster.options import ServerOptions
 from redlock_cluster.options.file import load_options
 from redlock_cluster.wire.ports import Ports
@@ -112,9 +112,9 @@ class Entropy:
     def __init__(self) -> None:
         self.made = 0
 
-    def token(self) -> bytes:
-        self.made += 1
-        return b"%022d" % self.made
+    def texts(self, count: int) -> list[bytes]:
+        first, self.made = self.made + 1, self.made + count
+        return [b"%022d" % number for number in range(first, first + count)]
 
     def fraction(self) -> float:
         return 0.0
@@ -144,7 +144,7 @@ class Group:
             **options,
         }
         ports = Ports(clock=clock, dial=self._dial, entropy=Entropy())
-        self.supervisor = AsyncSupervisor.over(Cluster(load_options(settings), ports), "default")
+        self.supervisor = AsyncSupervisor.over(Deployments(load_options(settings), ports), "default")
 
     async def _dial(self, server: ServerOptions, protocol: asyncio.Protocol) -> None:
         index = server.port - 1000

@@ -7,9 +7,10 @@ import asyncio
 import pytest
 
 from redlock_cluster import AsyncLease, ClosedError, Err, LeaseState, Ok
-from redlock_cluster.core import batches
+from redlock_cluster.engine import bulk
 
-from .scripted import NIL, OK, ONE, ZERO, Group, bulk, turns
+from .scripted import NIL, OK, ONE, ZERO, Group, turns
+from .scripted import bulk as bulk_string
 
 OTHER = b"f" * 22 + b"@other:1"
 
@@ -21,7 +22,7 @@ async def test_a_batch_leaves_in_one_write_for_each_server_and_answers_in_order(
         await turns(4)
         assert [[len(write) for write in wire.writes] for wire in group.now] == [[5]] * 3
         for wire in group.now:
-            wire.reply(NIL + bulk(OTHER) + NIL + b"-OOM no\r\n" + NIL)
+            wire.reply(NIL + bulk_string(OTHER) + NIL + b"-OOM no\r\n" + NIL)
         results = await task
         said = [r.value.resource if r else r.reason for r in results]
         assert said == ["r0", "lock_failure", "r2", "unavailable", "r4"]
@@ -41,8 +42,8 @@ async def test_a_batch_leaves_in_one_write_for_each_server_and_answers_in_order(
 
 
 async def test_windows_follow_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches, "CHUNK", 1)
-    monkeypatch.setattr(batches, "WINDOW", 2)
+    monkeypatch.setattr(bulk, "CHUNK", 1)
+    monkeypatch.setattr(bulk, "WINDOW", 2)
     async with Group(1) as group:
         task = asyncio.create_task(group.supervisor.lock_many(["a", "b", "c"], 10))
         await turns(4)
@@ -55,8 +56,8 @@ async def test_windows_follow_each_other(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 async def test_a_cancelled_batch_gives_everything_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches, "CHUNK", 1)
-    monkeypatch.setattr(batches, "WINDOW", 2)
+    monkeypatch.setattr(bulk, "CHUNK", 1)
+    monkeypatch.setattr(bulk, "WINDOW", 2)
     async with Group(3) as group:
         task = asyncio.create_task(group.supervisor.lock_many(["a", "b", "c", "d"], 10))
         await turns(4)
@@ -133,7 +134,7 @@ async def held(group: Group, *resources: str) -> list[AsyncLease]:
     return [result.value for result in await task if result]
 
 
-async def test_an_extension_that_begins_while_a_batch_waits_for_another_is_waited_for_too() -> None:
+async def test_extensions_of_one_lease_follow_each_other_in_and_out_of_a_batch() -> None:
     async with Group(1) as group:
         one, two = await held(group, "a", "b")
         (wire,) = group.now
@@ -143,23 +144,24 @@ async def test_an_extension_that_begins_while_a_batch_waits_for_another_is_waite
         await turns()
         second = asyncio.create_task(one.extend(1))
         await turns()
-        assert [words[-1] for words in wire.commands[2:]] == [b"20000", b"1000"]
-        wire.reply(OK)
-        await turns(4)
-        assert len(wire.commands) == 4  # the batch waits for the second one too
+        assert [words[1::5] for words in wire.commands[2:]] == [[b"redlock:b", b"20000"], [b"redlock:a", b"30000"]]
         wire.reply(OK)
         await first
-        await second
         await turns(4)
-        assert [words[-1] for words in wire.commands[4:]] == [b"30000", b"30000"]
+        assert [words[1::5] for words in wire.commands[4:]] == [[b"redlock:b", b"30000"]]  # two, once more
+        wire.reply(OK)
+        await turns(4)
+        assert [words[1::5] for words in wire.commands[5:]] == [[b"redlock:a", b"1000"]]  # and one
         wire.reply(OK * 2)
+        await second
         assert all(await batch)
-        assert one.remaining > 25
+        assert one.remaining < 1
+        assert two.remaining > 25
 
 
 async def test_a_batch_of_releases_goes_out_whole_when_the_supervisor_closes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches, "CHUNK", 1)
-    monkeypatch.setattr(batches, "WINDOW", 1)
+    monkeypatch.setattr(bulk, "CHUNK", 1)
+    monkeypatch.setattr(bulk, "WINDOW", 1)
     async with Group(1) as group:
         leases = await held_one_by_one(group, "abcdef")
         (wire,) = group.now
@@ -186,8 +188,8 @@ async def held_one_by_one(group: Group, names: str) -> list[AsyncLease]:
 async def test_a_batch_of_attempts_ends_and_gives_back_when_the_supervisor_closes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(batches, "CHUNK", 1)
-    monkeypatch.setattr(batches, "WINDOW", 1)
+    monkeypatch.setattr(bulk, "CHUNK", 1)
+    monkeypatch.setattr(bulk, "WINDOW", 1)
     async with Group(1) as group:
         (wire,) = group.now
         task = asyncio.create_task(group.supervisor.lock_many(["a", "b", "c"], 10))

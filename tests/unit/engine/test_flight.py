@@ -290,7 +290,8 @@ async def test_a_late_refusal_appears_in_the_votes_of_its_round() -> None:
 async def test_what_is_no_grant_is_not_counted_as_one(said: bytes, probes: tuple[bytes, ...], granted: bytes) -> None:
     async with Patient(3, probes) as group:
         said = ZERO if said == granted else said
-        out_of_step = said[:1] not in (b"+", b"_")  # what no SET is ever answered with; nothing after it is believed
+        # What no such SET is ever answered with; nothing after it is believed.
+        out_of_step = said[:1] not in (b"_", b"+" if granted == NIL else b"")
         group.refusing = {0}
         tasks = await asked(group, 3)
         group.now[0].reply(granted + said + granted)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from operator import methodcaller
+from threading import Lock
+from typing import Any
 
 import pytest
 
 import redlock_cluster.wire.connection as connection_module
-from redlock_cluster import AsyncLease, Err, Vote
-from redlock_cluster.engine.retry import RETRY
-from redlock_cluster.threads.calls import Acquiring
-from redlock_cluster.threads.parking import LockSpace
+from redlock_cluster import AsyncLease, Contended, Err, Vote
+from redlock_cluster.threads.calls import OperationCall
 
 from .scripted import NIL, OK, REDIS_6, ZERO, Group, turns
 from .test_pipeline import engine_of
@@ -71,7 +70,7 @@ async def test_a_release_after_closing_a_volley_forgets_no_server(monkeypatch: p
         group.now[2].reply(NIL * 2 + ZERO)
         assert await last == Err("unavailable")  # the others hold it; that only one does not is no news of a loss
         servers = group.supervisor.status().clusters[0].groups[0].servers
-        assert [server.owed for server in servers] == [1, 1, 0]
+        assert [server.pending_releases for server in servers] == [1, 1, 0]
         for wire in group.now[:2]:
             wire.reply(NIL * 3)
         await asyncio.gather(*tasks)
@@ -80,9 +79,13 @@ async def test_a_release_after_closing_a_volley_forgets_no_server(monkeypatch: p
 async def test_a_deadline_counts_for_all_servers_at_once_before_anybody_concludes() -> None:
     async with Group(3, server_timeout="20ms") as group:
         supervisor = group.supervisor
-        told = lambda _, outcome: outcome  # noqa: E731
-        call = Acquiring(supervisor._cluster, supervisor._name or "", "r", 10, 0, told, lambda _: None)
-        call.space, call.give = LockSpace(), methodcaller("wake")
+        call: OperationCall[Any] = OperationCall(
+            supervisor._deployments,
+            supervisor._name or "",
+            lambda engine: engine.acquire("r", 10, 0),
+            lambda _, refusal: refusal,
+        )
+        call.sleeper, call.wake = Lock(), lambda sleeper: None
         call.begin()
         async with asyncio.timeout(5):
             while not call.ended:
@@ -93,8 +96,9 @@ async def test_a_deadline_counts_for_all_servers_at_once_before_anybody_conclude
 async def test_many_rounds_that_detach_take_time_in_proportion() -> None:
     async with Group(1) as group:
         (wire,) = group.now
-        attempts = [engine_of(group).begin_acquire(f"r{i}", 10, RETRY)[0] for i in range(20_000)]
+        acquisitions = [engine_of(group).acquire(f"r{i}", 10, 0) for i in range(20_000)]
         await turns()
         async with asyncio.timeout(10):
-            wire.reply(b"$4\r\nmine\r\n" * len(attempts))
-        assert all(attempt.decided and attempt.lease is None for attempt in attempts)
+            wire.reply(b"$4\r\nmine\r\n" * len(acquisitions))
+        assert all(acquisition.decided for acquisition in acquisitions)
+        assert all(isinstance(acquisition.result(), Contended) for acquisition in acquisitions)

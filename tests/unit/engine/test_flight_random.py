@@ -296,4 +296,4 @@ async def test_every_outcome_is_what_a_count_of_the_votes_says_and_no_token_stay
             server.wire.break_off()
         await play.to_the_end()
         assert not any(len(server.tokens) for server in play.servers)
-        assert all(server.owed == 0 for server in group.supervisor.status().clusters[0].groups[0].servers)
+        assert all(server.pending_releases == 0 for server in group.supervisor.status().clusters[0].groups[0].servers)

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from redlock_cluster import AsyncLease, LeaseState, QuorumUnavailable
-from redlock_cluster.core.dialect import ErrorReply
+from redlock_cluster.core.replies import ErrorReply
 
 from .rubbish import RUBBISH, heard, pieces
 from .scripted import REDIS_6, VALKEY_9, Answer, AutomaticGroup, Clock, Words, honest, turns

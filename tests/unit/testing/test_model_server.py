@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import redlock_cluster.testing.model as package
-from redlock_cluster.core.dialect import Dialect, ErrorReply, dialect_of, probes
+from redlock_cluster.core.dialect import Dialect, dialect_of, probes
+from redlock_cluster.core.replies import ErrorReply
 from redlock_cluster.lua import SCRIPTS
 from redlock_cluster.testing.model import (
     REDIS_6_2,
@@ -294,12 +295,12 @@ def test_a_lacking_option_in_a_script_raises_too() -> None:
 @pytest.mark.parametrize(
     ("version", "dialect"),
     [
-        (VALKEY_9, Dialect(names_holder=True, native_extend=True, native_release="DELIFEQ")),
-        (REDIS_8_4, Dialect(names_holder=True, native_extend=True, native_release="DELEX")),
-        (REDIS_8_2, Dialect(names_holder=True, native_extend=False, native_release=None)),
-        (REDIS_7_0, Dialect(names_holder=True, native_extend=False, native_release=None)),
-        (REDIS_6_2, Dialect(names_holder=False, native_extend=False, native_release=None)),
-        (ModelVersion("valkey", (8, 1, 0)), Dialect(names_holder=True, native_extend=True, native_release=None)),
+        (VALKEY_9, Dialect(set_nx_get=True, set_ifeq=True, compare_and_delete="DELIFEQ")),
+        (REDIS_8_4, Dialect(set_nx_get=True, set_ifeq=True, compare_and_delete="DELEX")),
+        (REDIS_8_2, Dialect(set_nx_get=True, set_ifeq=False, compare_and_delete=None)),
+        (REDIS_7_0, Dialect(set_nx_get=True, set_ifeq=False, compare_and_delete=None)),
+        (REDIS_6_2, Dialect(set_nx_get=False, set_ifeq=False, compare_and_delete=None)),
+        (ModelVersion("valkey", (8, 1, 0)), Dialect(set_nx_get=True, set_ifeq=True, compare_and_delete=None)),
     ],
     ids=lambda value: f"{value.family} {value.text}" if isinstance(value, ModelVersion) else "",
 )

@@ -17,11 +17,12 @@ from typing import Any, cast
 import pytest
 
 from redlock_cluster import Err, NotHeld
-from redlock_cluster.engine.deployments import Cluster
+from redlock_cluster.core.decision import Settled
+from redlock_cluster.engine.deployments import Deployments
+from redlock_cluster.results import released
 from redlock_cluster.threads import baton as module
 from redlock_cluster.threads.baton import Baton
-from redlock_cluster.threads.calls import Releasing, Working
-from redlock_cluster.threads.parking import LockSpace, Space
+from redlock_cluster.threads.calls import CoroutineCall, OperationCall, Sleeper
 from redlock_cluster.threads.portal import Portal
 
 
@@ -57,7 +58,7 @@ class Loop:
 class Crossing(deque[Any]):
     """Something happens to it just after somebody has looked, for the nth time, whether it is empty."""
 
-    def __init__(self, line: list[Space], look: int, cross: Callable[[deque[Any]], None]) -> None:
+    def __init__(self, line: list[Sleeper], look: int, cross: Callable[[deque[Any]], None]) -> None:
         super().__init__(line)
         self.looks, self.cross = look, cross
 
@@ -69,24 +70,15 @@ class Crossing(deque[Any]):
         return length
 
 
-class Sleeper(LockSpace):
-    """Whether it was woken, and so that the interpreter's lock was given up meanwhile."""
+class Dreamer:
+    """A sleeper that knows whether it was woken."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.wake, self.hand_over = self._kept, self._given_up
-        self.how: list[str] = []
+        self.awake = False
 
-    def _kept(self) -> None:
-        self.how.append("kept")
-
-    def _given_up(self) -> None:
-        self.how.append("given up")
-
-    @property
-    def awake(self) -> bool:
-        assert len(self.how) < 2
-        return bool(self.how)
+    def release(self) -> None:
+        assert not self.awake
+        self.awake = True
 
 
 class Line:
@@ -95,21 +87,20 @@ class Line:
     def __init__(self) -> None:
         self.loop, self.resumed = Loop(), 0
         self.baton = Baton(cast(asyncio.AbstractEventLoop, self.loop), self.resume)
-        self.sleepers: list[Sleeper] = []
+        self.sleepers: list[Dreamer] = []
 
     def resume(self) -> None:
         self.resumed += 1
 
     def give(self, count: int) -> None:
         for _ in range(count):
-            self.sleepers.append(Sleeper())
+            self.sleepers.append(Dreamer())
             self.baton.give(self.sleepers[-1])
         self.loop.turn()
 
-    def cross(self, line: list[Space], look: int, cross: Callable[[deque[Any]], None]) -> None:
+    def cross(self, line: list[Sleeper], look: int, cross: Callable[[deque[Any]], None]) -> None:
         self.baton._line = Crossing(line, look, cross)
-        self.baton._hand_over = map(methodcaller("hand_over"), iter(self.baton._line.popleft, None))
-        self.baton._wake = map(methodcaller("wake"), iter(self.baton._line.popleft, None))
+        self.baton._wakes = map(methodcaller("release"), iter(self.baton._line.popleft, None))
 
     @property
     def awake(self) -> list[bool]:
@@ -129,7 +120,6 @@ def test_each_wakes_the_next_and_the_last_the_loop() -> None:
     assert (line.baton.passing, line.resumed) == (False, 1)
     line.give(1)
     assert line.awake == [True] * 4
-    assert {how for sleeper in line.sleepers for how in sleeper.how} == {"given up"}
 
 
 def test_nobody_is_woken_while_the_loop_reads_on() -> None:
@@ -160,14 +150,13 @@ def test_in_a_line_that_stands_or_crawls_the_loop_wakes_all_and_lets_nobody_wait
     assert sum(line.awake) == 1 + moved
     line.loop.fire()
     assert line.awake == [True] * 8
-    assert [sleeper.how for sleeper in line.sleepers] == [["given up"]] * (1 + moved) + [["kept"]] * (7 - moved)
     assert line.resumed == 2
     for _ in range(3):
         line.baton.go_on()  # who had the baton comes at last
     for _ in range(39):
         assert not line.baton.passing
         line.give(2)
-        assert [sleeper.how for sleeper in line.sleepers[-2:]] == [["kept"]] * 2
+        assert line.awake[-2:] == [True, True]
         line.loop.fire()
     line.loop.fire()
     line.give(2)
@@ -222,7 +211,7 @@ def test_who_joins_as_the_last_leaves_is_woken(look: int) -> None:
 def test_who_finds_that_another_was_faster_is_the_last() -> None:
     line = Line()
     line.give(1)
-    line.cross([LockSpace()], 1, deque.clear)
+    line.cross([Dreamer()], 1, deque.clear)
     line.baton.go_on()
     assert (line.baton.passing, line.resumed) == (False, 1)
 
@@ -272,18 +261,17 @@ def hurry() -> Iterator[None]:
 
 
 class Nowhere:
-    """A cluster and an engine where nothing is held."""
+    """Deployments, and an engine, where nothing is held."""
 
-    def ready(self, name: str) -> Nowhere:
-        return self
-
-    def begin_release(self, resource: str, token: object) -> NotHeld:
-        return NotHeld("nothing is held here")
+    @property
+    def engines(self) -> dict[str, Nowhere]:
+        return {"": self}
 
 
-def nothing() -> Releasing:
+def nothing() -> OperationCall[Any]:
     """A call that ends as it begins."""
-    return Releasing(cast(Cluster, Nowhere()), "", "r", "token")
+    nowhere = cast(Deployments, Nowhere())
+    return OperationCall(nowhere, "", lambda _: Settled(NotHeld("nothing")), lambda _, error: released(error))
 
 
 NOTHING = Err("not_held")
@@ -397,7 +385,7 @@ def test_call_given_up_is_taken_back_whatever_comes_next(portal: Portal, monkeyp
 
     def call() -> None:
         try:
-            portal.call(Working(work, undo=lambda _: undone.set()))
+            portal.call(CoroutineCall(work, undo=lambda _: undone.set()))
         except Interrupted as error:
             failed.append(error)
 

@@ -4,47 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from threading import Lock
 from typing import Any, cast
 
 import pytest
 
 from redlock_cluster import NotHeld
-from redlock_cluster.engine.deployments import Cluster
-from redlock_cluster.threads.calls import Acquiring, Call, Releasing, Working
-from redlock_cluster.threads.parking import LockSpace
+from redlock_cluster.core.decision import Settled
+from redlock_cluster.engine.deployments import Deployments
+from redlock_cluster.threads.calls import Call, CoroutineCall, OperationCall
 
 
 class Starting:
-    """A cluster that starts as long as somebody wants, and the engine that it has then."""
+    """Deployments that start as long as somebody wants, and the engine that they have then."""
 
     def __init__(self) -> None:
         self.started, self.begun = asyncio.Event(), 0
-
-    def ready(self, name: str) -> None:
-        return None
+        self.engines: dict[str, Starting] = {}
 
     async def engine(self, name: str) -> Starting:
         await self.started.wait()
         return self
 
-    def begin_acquire(self, *_: object) -> None:
+    def start(self, engine: object) -> Settled[NotHeld]:
+        assert engine is self
         self.begun += 1
-        raise AssertionError
-
-    def begin_release(self, *_: object) -> NotHeld:
-        self.begun += 1
-        return NotHeld("nothing is held here")
+        return Settled(NotHeld("nothing is held here"))
 
 
 @pytest.mark.parametrize("kept", [False, True])
 @pytest.mark.parametrize("turns", [0, 1, 2, 3])
 async def test_call_given_up_as_the_start_ends_begins_only_if_it_must(kept: bool, turns: int) -> None:
     starting = Starting()
-    cluster, told = cast(Cluster, starting), lambda *_: None
-    call: Call[Any] = (
-        Releasing(cluster, "", "r", "token") if kept else Acquiring(cluster, "", "r", 10, None, told, told)
-    )
-    call.space, call.give = LockSpace(), told
+    call: Call[Any] = OperationCall(cast(Deployments, starting), "", starting.start, lambda *_: None, kept=kept)
+    call.sleeper, call.wake = Lock(), lambda _: None
     call.begin()
     await asyncio.sleep(0)
     starting.started.set()
@@ -68,8 +61,8 @@ async def test_call_given_up_does_not_try_again() -> None:
         nonlocal tries
         tries += 1
 
-    call = Working(again)
-    call.space, call.give = LockSpace(), lambda _: None
+    call = CoroutineCall(again)
+    call.sleeper, call.wake = Lock(), lambda _: None
     call._begun = call.abandoned = True
     call._start()
     await asyncio.sleep(0)
@@ -84,8 +77,8 @@ async def test_what_comes_although_it_was_given_up_is_taken_back_once() -> None:
         return "done"
 
     undone: list[str] = []
-    call = Working(stubborn, undone.append)
-    call.space = LockSpace()
+    call = CoroutineCall(stubborn, undone.append)
+    call.sleeper = Lock()
     call.begin()
     call.abandoned = True
     call.cancel(asyncio.get_running_loop())

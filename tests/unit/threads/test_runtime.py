@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from redlock_cluster import ClosedError, OptionsError
-from redlock_cluster.engine.retry import RETRY
+from redlock_cluster.core.retry import RETRY
 from redlock_cluster.options.file import load_options
-from redlock_cluster.threads.calls import Working
-from redlock_cluster.threads.runtime import Home
+from redlock_cluster.threads.calls import CoroutineCall
+from redlock_cluster.threads.runtime import Runtime
 
 NOWHERE: dict[str, Any] = {
     "servers": [{"port": 1}],
@@ -24,38 +24,38 @@ NOWHERE: dict[str, Any] = {
 
 
 @pytest.fixture
-def home() -> Iterator[Home]:
-    home = Home(load_options(NOWHERE))
-    yield home
-    home.close()
+def runtime() -> Iterator[Runtime]:
+    runtime = Runtime(load_options(NOWHERE))
+    yield runtime
+    runtime.close()
 
 
-def test_calls_may_take_as_long_as_their_policy_says_and_the_start_besides(home: Home) -> None:
+def test_calls_may_take_as_long_as_their_policy_says_and_the_start_besides(runtime: Runtime) -> None:
     for starting in 3.0, 0.0:
-        entry = home.entry(None)
-        assert entry.starting == starting
-        assert entry.longest(RETRY) == pytest.approx(3 * 0.2 + 2 * 0.1 + starting)
-        assert entry.longest(0) == pytest.approx(0.2 + starting)
-        assert entry.longest(7) == pytest.approx(7.2 + starting)
-        assert entry.longest(None) == float("inf")
-        assert entry.longest_release == pytest.approx(0.4 + starting)
-        entry.portal.call(Working(entry.cluster.start))
+        binding = runtime.bind(None)
+        assert binding.starting == starting
+        assert binding.longest(RETRY) == pytest.approx(3 * 0.2 + 2 * 0.1 + starting)
+        assert binding.longest(0) == pytest.approx(0.2 + starting)
+        assert binding.longest(7) == pytest.approx(7.2 + starting)
+        assert binding.longest(None) == float("inf")
+        assert binding.longest_release == pytest.approx(0.4 + starting)
+        binding.portal.call(CoroutineCall(binding.deployments.start))
 
 
-def test_way_that_was_found_is_kept_until_the_close(home: Home) -> None:
-    entry = home.entry(None)
-    assert home.entry(None) is not entry
-    entry.portal.call(Working(entry.cluster.start))
-    entry = home.entry(None)
-    assert home.entry(None) is entry
-    home.close()
+def test_way_that_was_found_is_kept_until_the_close(runtime: Runtime) -> None:
+    binding = runtime.bind(None)
+    assert runtime.bind(None) is not binding
+    binding.portal.call(CoroutineCall(binding.deployments.start))
+    binding = runtime.bind(None)
+    assert runtime.bind(None) is binding
+    runtime.close()
     with pytest.raises(ClosedError):
-        home.entry(None)
-    home.closed = False
-    assert home.entry(None).cluster is not entry.cluster
+        runtime.bind(None)
+    runtime.closed = False
+    assert runtime.bind(None).deployments is not binding.deployments
 
 
 def test_way_to_a_deployment_that_there_is_not() -> None:
-    home = Home(load_options(NOWHERE))
+    runtime = Runtime(load_options(NOWHERE))
     with pytest.raises(OptionsError, match="no such deployment"):
-        home.entry("other")
+        runtime.bind("other")

@@ -1,0 +1,90 @@
+"""Something that is decided once, and those who wait for that."""
+
+from __future__ import annotations
+
+from typing import Generic, Protocol, TypeVar
+
+__all__ = ["Decision", "Settled", "Waiter"]
+
+T = TypeVar("T")
+
+
+class Waiter(Protocol):
+    """Who waits for a decision; the names are those of a future, which is one."""
+
+    def done(self) -> bool:
+        """Whether it waits no more."""
+
+    def set_result(self, result: None, /) -> None:
+        """Hears that the decision has come. Must not raise."""
+
+
+class _Several:
+    """Several waiters as one."""
+
+    __slots__ = ("_waiters",)
+
+    def __init__(self, first: Waiter, second: Waiter) -> None:
+        self._waiters: list[Waiter] = [first, second]
+
+    def add(self, waiter: Waiter) -> None:
+        self._waiters.append(waiter)
+
+    def done(self) -> bool:
+        return False
+
+    def set_result(self, result: None, /) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+class Decision:
+    """Is open at first and decided in the end.
+
+    decided: whether it is
+    """
+
+    __slots__ = ("_waiter", "decided")
+
+    def __init__(self) -> None:
+        self.decided = False
+        self._waiter: Waiter | None = None
+
+    def add_waiter(self, waiter: Waiter) -> None:
+        """Notify `waiter` once decided. Only while it is not."""
+        if self._waiter is None:
+            self._waiter = waiter
+        elif isinstance(self._waiter, _Several):
+            self._waiter.add(waiter)
+        else:
+            self._waiter = _Several(self._waiter, waiter)
+
+    def notify(self) -> None:
+        """Notify all who wait, once; whoever decides calls this afterwards."""
+        waiter = self._waiter
+        if waiter is not None:
+            self._waiter = None
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+class Settled(Decision, Generic[T]):
+    """Decided from the start: nothing had to be asked.
+
+    result: what was known
+    """
+
+    __slots__ = ("_result",)
+
+    def __init__(self, result: T) -> None:
+        Decision.__init__(self)
+        self.decided = True
+        self._result = result
+
+    def result(self) -> T:
+        """What was known."""
+        return self._result
+
+    def abandon(self) -> None:
+        """Nothing is under way."""

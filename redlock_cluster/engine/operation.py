@@ -1,0 +1,46 @@
+"""What callers see of everything that takes rounds: an operation."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol, TypeVar
+
+from redlock_cluster.core.decision import Waiter
+
+__all__ = ["Operation", "outcome"]
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Operation(Protocol[T_co]):
+    """An acquisition, a release, an extension or an inspection, with all its rounds and pauses. Begun by `Engine`.
+
+    It belongs to the engine, not to who waits for it: when the waiting ends early, the operation still cleans up.
+
+    decided: it has ended, and `result` may be called
+    """
+
+    decided: bool
+
+    def add_waiter(self, waiter: Waiter, /) -> None:
+        """Notify `waiter` once decided. Only while it is not."""
+
+    def abandon(self) -> None:
+        """Nobody wants the result any more: what was or may yet be acquired is given back; the rest goes on."""
+
+    def result(self) -> T_co:
+        """What it came to, to be asked for once. Raises ClosedError when the supervisor was closed meanwhile."""
+
+
+async def outcome(operation: Operation[T]) -> T:
+    """Wait for an operation's result; abandon it when the waiting is cancelled."""
+    if not operation.decided:
+        decided = asyncio.get_running_loop().create_future()
+        operation.add_waiter(decided)
+        try:
+            await decided
+        except asyncio.CancelledError:
+            operation.abandon()
+            raise
+    return operation.result()

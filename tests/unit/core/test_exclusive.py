@@ -1,0 +1,94 @@
+"""The exclusive lock's commands as they go over the wire, in every dialect, and the replies that it expects."""
+
+from __future__ import annotations
+
+import hiredis
+import pytest
+
+from redlock_cluster.core.dialect import SCRIPTED, Dialect
+from redlock_cluster.core.exclusive import EXCLUSIVE
+from redlock_cluster.core.replies import FORESEEN
+from redlock_cluster.core.token import Token
+from redlock_cluster.core.votes import Vote
+from redlock_cluster.lua import EXTEND, RELEASE, SCRIPTS
+
+KEY, TOKEN = b"redlock:\xff\r\n", Token(b"0" * 22 + b"@host:1")
+DIALECTS = [
+    Dialect(get, ifeq, deletes, resp3)
+    for get in (True, False)
+    for ifeq in (True, False)
+    for deletes in ("DELIFEQ", "DELEX", None)
+    for resp3 in (True, False)
+]
+
+
+def words(command: bytes) -> list[bytes]:
+    reader = hiredis.Reader()
+    reader.feed(command)
+    parsed = reader.gets()
+    assert isinstance(parsed, list)
+    return parsed
+
+
+def test_acquiring_names_the_holder_where_the_server_can() -> None:
+    modern, old = Dialect(True, False, None), Dialect(False, False, None)
+    assert words(EXCLUSIVE.acquire(modern, KEY, TOKEN, 10_000, False)[0]) == [
+        b"SET",
+        KEY,
+        TOKEN,
+        b"NX",
+        b"GET",
+        b"PX",
+        b"10000",
+    ]
+    assert words(EXCLUSIVE.acquire(old, KEY, TOKEN, 10_000, False)[0]) == [b"SET", KEY, TOKEN, b"NX", b"PX", b"10000"]
+
+
+@pytest.mark.parametrize(
+    ("native", "expected"),
+    [
+        ("DELIFEQ", [b"DELIFEQ", KEY, TOKEN]),
+        ("DELEX", [b"DELEX", KEY, b"IFEQ", TOKEN]),
+        (None, [b"EVALSHA", RELEASE.sha, b"1", KEY, TOKEN]),
+    ],
+)
+def test_releasing_compares_in_one_command(native: str | None, expected: list[bytes]) -> None:
+    dialect = Dialect(True, True, native)  # type: ignore[arg-type]
+    assert words(EXCLUSIVE.release(dialect, KEY, TOKEN, False)[0]) == expected
+
+
+def test_extending_compares_in_one_command() -> None:
+    native = [b"SET", KEY, TOKEN, b"IFEQ", TOKEN, b"PX", b"5"]
+    assert words(EXCLUSIVE.extend(Dialect(True, True, None), KEY, TOKEN, 5, False)[0]) == native
+    assert words(EXCLUSIVE.extend(SCRIPTED, KEY, TOKEN, 5, False)[0]) == [
+        b"EVALSHA",
+        EXTEND.sha,
+        b"1",
+        KEY,
+        TOKEN,
+        b"5",
+    ]
+
+
+def test_a_script_in_full_has_the_same_keys_and_arguments() -> None:
+    assert words(EXCLUSIVE.extend(SCRIPTED, KEY, TOKEN, 5, True)[0]) == [b"EVAL", EXTEND.source, b"1", KEY, TOKEN, b"5"]
+
+
+@pytest.mark.parametrize("dialect", DIALECTS, ids=str)
+def test_the_foreseen_reply_is_the_one_that_counts_for(dialect: Dialect) -> None:
+    asked = {
+        EXCLUSIVE.acquire(dialect, KEY, TOKEN, 5, False)[1]: lambda reply: EXCLUSIVE.acquired(dialect, reply),
+        EXCLUSIVE.extend(dialect, KEY, TOKEN, 5, False)[1]: EXCLUSIVE.extended,
+        EXCLUSIVE.release(dialect, KEY, TOKEN, False)[1]: EXCLUSIVE.released,
+        EXCLUSIVE.inspect(dialect, KEY, False)[1]: EXCLUSIVE.inspected,
+    }
+    for foreseen, read in asked.items():
+        for text, reply in FORESEEN.items():
+            if text == foreseen:
+                assert read(reply).vote is Vote.FOR
+
+
+def test_scripts_say_what_they_take_and_answer() -> None:
+    for script in SCRIPTS:
+        header = script.source.decode().split("if redis.call")[0]
+        assert all(word in header for word in ("KEYS[1]", "ARGV[1]", "Replies")), script.name
