@@ -68,7 +68,7 @@ class Engine:
         self._groups, self._ring, self._prefix = groups, ring, prefix
         self._only = next(iter(groups.values())) if len(groups) == 1 else None
         self._timing, self._policy, self._retries = timing, policy, retries
-        self._generation, self._thread = Generation.number, get_ident()
+        self._generation, self._thread_id = Generation.number, get_ident()
 
     # --- operations ------------------------------------------------------------------------------------------------
 
@@ -190,7 +190,7 @@ class Engine:
         if self.closed:
             raise ClosedError("the supervisor is closed")
         # In the thread where it was made, a loop that runs is the running one; asking asyncio costs a system call.
-        here = get_ident() == self._thread and self.loop.is_running()
+        here = get_ident() == self._thread_id and self.loop.is_running()
         if not here and self.loop is not asyncio.get_running_loop():
             raise RuntimeError("this supervisor belongs to another event loop; make one for each loop")
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final, TypeAlias
 
 from redlock_cluster.testing.model.keyspace import Keyspace
-from redlock_cluster.testing.model.replies import invalidation
+from redlock_cluster.testing.model.replies import Reply, invalidation
 from redlock_cluster.testing.model.versions import ModelVersion
 
-if TYPE_CHECKING:
-    from redlock_cluster.testing.model.registry import Command
+__all__ = ["DATABASES", "Command", "Core", "Run", "Session", "Words"]
 
-__all__ = ["DATABASES", "Core", "Session"]
+Words: TypeAlias = list[bytes]
+Run: TypeAlias = "Callable[[Core, Session, Words], Reply]"
 
 DATABASES: Final = 16
 _CONFIG: Final = {
@@ -23,6 +23,28 @@ _CONFIG: Final = {
     b"maxmemory": b"0",
     b"maxmemory-policy": b"noeviction",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command.
+
+    name: as errors spell it; arity: its number of words, negative for at least so many
+    reads: it only reads, and the keys from its second word on (`all_keys`) or only that word can be tracked
+    scriptable: scripts may call it; known: whether a version has it
+    """
+
+    name: bytes
+    run: Run
+    arity: int
+    reads: bool = False
+    all_keys: bool = False
+    scriptable: bool = True
+    known: Callable[[ModelVersion], bool] = lambda version: True
+
+    def keys(self, words: Words) -> Words:
+        """The keys that these words name."""
+        return words[1:] if self.all_keys else words[1:2]
 
 
 @dataclass(slots=True, eq=False)

@@ -3,44 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
-from typing import TypeAlias
 
-from redlock_cluster.testing.model.core import Core, Session
+from redlock_cluster.testing.model.core import Command, Core, Run, Session, Words
 from redlock_cluster.testing.model.keyspace import Hash, SortedSet
-from redlock_cluster.testing.model.replies import WRONG_TYPE, CommandError, Reply
+from redlock_cluster.testing.model.replies import WRONG_TYPE, CommandError
 from redlock_cluster.testing.model.versions import ModelVersion
 
 __all__ = ["Command", "Run", "command", "commands_of", "find", "hash_at", "integer", "sorted_set_at", "string_at"]
 
-Words: TypeAlias = list[bytes]
-Run: TypeAlias = Callable[[Core, Session, Words], Reply]
 _LOWEST, _HIGHEST = -(2**63), 2**63 - 1
 _CONTAINERS = frozenset((b"CLIENT", b"CONFIG", b"SCRIPT"))
 _SHOWN = 128  # bytes of an unknown command that the error repeats
-
-
-@dataclass(frozen=True, slots=True)
-class Command:
-    """A command.
-
-    name: as errors spell it; arity: its number of words, negative for at least so many
-    reads: it only reads, and the keys from its second word on (`all_keys`) or only that word can be tracked
-    scriptable: scripts may call it; known: whether a version has it
-    """
-
-    name: bytes
-    run: Run
-    arity: int
-    reads: bool = False
-    all_keys: bool = False
-    scriptable: bool = True
-    known: Callable[[ModelVersion], bool] = lambda version: True
-
-    def keys(self, words: Words) -> Words:
-        """The keys that these words name."""
-        return words[1:] if self.all_keys else words[1:2]
 
 
 _COMMANDS: list[Command] = []

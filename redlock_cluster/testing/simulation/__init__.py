@@ -4,12 +4,17 @@ One seed is one history. `docs/simulation.md` tells how the project uses it on i
 """
 
 from redlock_cluster.testing.simulation.clocks import MachineClock
-from redlock_cluster.testing.simulation.connections import Connection, Pipe, Service, Session
 from redlock_cluster.testing.simulation.entropy import SeededEntropy, stream
-from redlock_cluster.testing.simulation.hosts import Host
-from redlock_cluster.testing.simulation.loop import Stalled, VirtualLoop
-from redlock_cluster.testing.simulation.network import Network, SimulatedDialer
-from redlock_cluster.testing.simulation.processes import Process
+from redlock_cluster.testing.simulation.loop import Process, Stalled, VirtualLoop
+from redlock_cluster.testing.simulation.network import (
+    Connection,
+    Host,
+    Network,
+    Pipe,
+    Service,
+    Session,
+    SimulatedDialer,
+)
 from redlock_cluster.testing.simulation.world import SimulatedClient, SimulatedServer, Simulation
 
 __all__ = [

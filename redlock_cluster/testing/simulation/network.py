@@ -1,7 +1,10 @@
-"""A simulated network: delays, partitions in either direction, connections that break or go silent.
+"""A simulated network: hosts with servers, connections to them, delays, partitions in either direction.
 
 Its dialers are what the engine's `Ports` take, so the engine runs over it unchanged. All its randomness comes from one
 source, in the order in which things are sent; a seed repeats it.
+
+What TCP promises holds: inside one direction of one connection nothing is overtaken, doubled or changed. What it does
+not promise does not: bytes come late or never, an end is heard of late or never, and on one side only.
 """
 
 from __future__ import annotations
@@ -9,13 +12,321 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Iterator
+from contextvars import Context, copy_context
+from typing import Protocol
+
+import hiredis
 
 from redlock_cluster.options import ServerOptions
-from redlock_cluster.testing.simulation.connections import Connection, Pipe, Service
-from redlock_cluster.testing.simulation.hosts import Host
 from redlock_cluster.testing.simulation.loop import VirtualLoop
 
-__all__ = ["Network", "SimulatedDialer"]
+__all__ = ["Connection", "Host", "Network", "Pipe", "Service", "Session", "SimulatedDialer"]
+
+NOBODY = Context()
+"""Where the network's own call-backs run: they belong to no process."""
+
+
+class Session(Protocol):
+    """What a server keeps for one client."""
+
+    def execute(self, words: list[bytes]) -> bytes:
+        """Executes one command and returns its whole reply in RESP."""
+
+    def close(self) -> None:
+        """The client is gone."""
+
+
+class Service(Protocol):
+    """What answers on a host."""
+
+    def connect(self, push: Callable[[bytes], None], killed: Callable[[], None]) -> Session:
+        """A new client; push: sends it bytes unasked; killed: told when another client ends it."""
+
+
+class Pipe:
+    """One direction of one connection: bytes arrive in order, later or never; None is the end.
+
+    delay: seconds that the next bytes take; deliver: who gets them
+    """
+
+    __slots__ = ("_blocked", "_delay", "_deliver", "_ended", "_last", "_life", "_loop", "_stuck", "broken")
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, delay: Callable[[], float], deliver: Callable[[bytes | None], None]
+    ) -> None:
+        self._loop, self._delay, self._deliver = loop, delay, deliver
+        self._last = 0.0
+        self._life = 0
+        self._stuck: list[bytes | None] = []
+        self._blocked = self._ended = False
+        self.broken = False
+
+    def send(self, data: bytes | None) -> None:
+        """Puts bytes, or the end, on their way."""
+        if self._ended or self.broken:
+            return
+        self._ended = data is None
+        self._last = max(self._last, self._loop.time() + self._delay())
+        self._loop.call_at(self._last, self._arrive, data, self._life, context=NOBODY)
+
+    def shut(self) -> None:
+        """Nothing more can be sent, and nobody is told."""
+        self._ended = True
+
+    def block(self) -> None:
+        """Nothing arrives any more; what is on its way waits."""
+        self._blocked = True
+
+    def unblock(self) -> None:
+        """What waits sets out again, in its order."""
+        self._blocked = False
+        if self._stuck:
+            self._last = max(self._last, self._loop.time() + self._delay())
+            self._loop.call_at(self._last, self._drain, self._life, context=NOBODY)
+
+    def lose(self) -> None:
+        """What is on its way is lost."""
+        self._life += 1
+        self._stuck.clear()
+
+    def vanish(self) -> None:
+        """What is on its way and whatever is sent from now on is lost, and nobody is told."""
+        self.lose()
+        self.broken = True
+
+    def _arrive(self, data: bytes | None, life: int) -> None:
+        if life != self._life:
+            return
+        if self._blocked or self._stuck:
+            self._stuck.append(data)
+        else:
+            self._deliver(data)
+
+    def _drain(self, life: int) -> None:
+        if life != self._life:
+            return
+        while self._stuck and not self._blocked and life == self._life:
+            self._deliver(self._stuck.pop(0))
+
+
+class Connection(asyncio.Transport):
+    """A connection of a client to a host, and the client's transport.
+
+    number: its place among all connections of the network; client: the name that dialed; closed: the client's end is
+    """
+
+    def __init__(self, network: Network, client: str, host: Host, protocol: asyncio.Protocol) -> None:
+        super().__init__()
+        self.network, self.client, self.host = network, client, host
+        self.number = network.count()
+        self.closed = False
+        self._protocol = protocol
+        self._context = copy_context()
+        self._loop = network.loop
+        self._reader = hiredis.Reader()
+        self.session: Session | None = host.service.connect(self._push, self._killed)
+        self.to_server = Pipe(network.loop, host.delay, self._at_server)
+        self.to_client = Pipe(network.loop, host.delay, self._at_client)
+
+    # --- the client's end ------------------------------------------------------------------------------------------
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Sends bytes."""
+        if self.closed:
+            return
+        for part in self.network.parts(bytes(data)):
+            self.to_server.send(part)
+
+    def close(self) -> None:
+        """Ends in good order: what was sent arrives, then the end."""
+        if not self.closed:
+            self.to_server.send(None)
+            self._lost(None)
+
+    def abort(self) -> None:
+        """Ends at once. Whether the server still gets what is on its way, and hears of the end, is open."""
+        if not self.closed:
+            chance = self.network.random.random()
+            if chance < 0.25:
+                self.to_server.lose()
+            if chance < 0.75:
+                self.to_server.send(None)
+            self._lost(None)
+
+    def is_closing(self) -> bool:
+        """Whether the client's end is closed."""
+        return self.closed
+
+    def get_extra_info(self, name: str, default: object = None) -> object:
+        """There is none."""
+        return default
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        """Who gets the bytes."""
+        return self._protocol
+
+    def get_write_buffer_size(self) -> int:
+        """0: the network takes everything at once."""
+        return 0
+
+    def _at_client(self, data: bytes | None) -> None:
+        if data is None:
+            self._lost(ConnectionResetError("connection reset by peer"))
+        elif not self.closed:
+            self._loop.call_soon(self._read, data, context=self._context)
+
+    def _read(self, data: bytes) -> None:
+        if not self.closed:
+            self._protocol.data_received(data)
+
+    def _lost(self, error: Exception | None) -> None:
+        if not self.closed:
+            if error is None:
+                self.closed = True
+            self._loop.call_soon(self._tell, error, context=self._context)
+
+    def _tell(self, error: Exception | None) -> None:
+        if error is not None and self.closed:
+            return
+        self.closed = True
+        self.network.ended(self)
+        self._forget()
+        self._protocol.connection_lost(error)
+
+    def _forget(self) -> None:
+        if self.closed and self.session is None:
+            self.network.forget(self)
+
+    # --- the server's end ------------------------------------------------------------------------------------------
+
+    def _at_server(self, data: bytes | None) -> None:
+        self.host.arrived(self, data)
+
+    def serve(self, data: bytes | None) -> None:
+        """The server reads bytes, or the end, and answers; for `Host`."""
+        if self.session is None:
+            return
+        if data is None:
+            self.session.close()
+            self.session = None
+            self._forget()
+            return
+        self._reader.feed(data)
+        replies = []
+        while self.session is not None and (words := self._reader.gets()) is not False:
+            if not isinstance(words, list):
+                raise TypeError("a client sends commands: arrays of bulk strings")
+            reply = self.session.execute(words)
+            replies.append(reply)
+            self.network.executed(self, words, reply)
+        if replies:
+            for part in self.network.parts(b"".join(replies)):
+                self.to_client.send(part)
+
+    def _push(self, data: bytes) -> None:
+        self.to_client.send(data)
+
+    def _killed(self) -> None:
+        self.session = None
+        self._forget()
+        self.to_client.send(None)
+
+    # --- what may happen to it -------------------------------------------------------------------------------------
+
+    def cut(self, to_server: bool = False, to_client: bool = False, unnoticed: bool = False) -> None:
+        """Breaks: both ends hear of it soon.
+
+        to_server, to_client: what is on its way there is lost; unnoticed: the server does not hear of it
+        """
+        for pipe, loses in ((self.to_server, to_server), (self.to_client, to_client)):
+            if loses:
+                pipe.lose()
+        if unnoticed:
+            self.to_server.shut()
+        else:
+            self.to_server.send(None)
+        self.to_client.send(None)
+
+    def vanish(self, to_server: bool = True, to_client: bool = True) -> None:
+        """Half-open: bytes in these directions vanish from now on, and nobody is told."""
+        for pipe, vanishes in ((self.to_server, to_server), (self.to_client, to_client)):
+            if vanishes:
+                pipe.vanish()
+
+    def orphan(self, unnoticed: bool) -> None:
+        """The client's process is dead; unnoticed: the server does not hear of it."""
+        if not self.closed:
+            self.closed = True
+            if not unnoticed:
+                self.to_server.send(None)
+            self.network.ended(self)
+
+    def server_gone(self, unnoticed: bool) -> None:
+        """The server is dead; unnoticed: the client does not hear of it."""
+        self.session = None
+        self._forget()
+        self.to_server.vanish()
+        if unnoticed:
+            self.to_client.vanish()
+        else:
+            self.to_client.send(None)
+
+
+class Host:
+    """A machine with a server. Made by `Network.add`.
+
+    name: `host:port`; service: what answers there; up: whether a connection to it can be made; frozen: it takes
+    connections and bytes but answers nothing; slow: seconds added to each delay from and to it
+    """
+
+    def __init__(self, network: Network, name: str, service: Service) -> None:
+        self.network, self.name, self.service = network, name, service
+        self.up = True
+        self.frozen = False
+        self.slow = 0.0
+        self._inbox: dict[int, list[tuple[Connection, bytes | None]]] = {}
+
+    def delay(self) -> float:
+        """Seconds that the next bytes to or from it take."""
+        return self.network.delay() + self.slow
+
+    @property
+    def connections(self) -> list[Connection]:
+        """Its connections, oldest first."""
+        return [connection for connection in self.network.connections.values() if connection.host is self]
+
+    def arrived(self, connection: Connection, data: bytes | None) -> None:
+        """Bytes, or the end, reach the machine."""
+        if self.frozen:
+            self._inbox.setdefault(connection.number, []).append((connection, data))
+        else:
+            connection.serve(data)
+
+    def freeze(self) -> None:
+        """The server stops (SIGSTOP): the machine takes bytes, nobody reads them."""
+        self.frozen = True
+
+    def thaw(self) -> None:
+        """The server goes on with what has arrived: in order within each connection, in any order among them."""
+        self.frozen = False
+        inbox, self._inbox = self._inbox, {}
+        order = list(inbox)
+        self.network.random.shuffle(order)
+        for number in order:
+            for connection, data in inbox[number]:
+                connection.serve(data)
+
+    def crash(self, unnoticed: bool = False) -> None:
+        """All connections are gone and new ones are refused; unnoticed: clients don't hear of it."""
+        self.up, self.frozen = False, False
+        self._inbox.clear()
+        for connection in self.connections:
+            connection.server_gone(unnoticed)
+
+    def start(self) -> None:
+        """Takes connections again."""
+        self.up = True
+
 
 Watcher = Callable[[Connection, list[bytes], bytes], None]
 

@@ -14,9 +14,8 @@ from redlock_cluster.options.file import load_options
 from redlock_cluster.testing.model import VALKEY_9, ModelServer, ModelVersion
 from redlock_cluster.testing.simulation.clocks import MachineClock
 from redlock_cluster.testing.simulation.entropy import SeededEntropy, stream
-from redlock_cluster.testing.simulation.loop import VirtualLoop
+from redlock_cluster.testing.simulation.loop import Process, VirtualLoop
 from redlock_cluster.testing.simulation.network import Network
-from redlock_cluster.testing.simulation.processes import Process
 from redlock_cluster.wire.ports import Clock, Ports
 
 __all__ = ["SimulatedClient", "SimulatedServer", "Simulation"]
