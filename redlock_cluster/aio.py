@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Iterable
@@ -15,7 +16,7 @@ from redlock_cluster.core.timing import Seconds
 from redlock_cluster.engine import bulk
 from redlock_cluster.engine.deployments import Deployments, Source
 from redlock_cluster.engine.engine import Engine
-from redlock_cluster.engine.operation import outcome
+from redlock_cluster.engine.operation import decided, outcome
 from redlock_cluster.engine.status import Status
 from redlock_cluster.errors import ClosedError, RedlockError
 from redlock_cluster.handles.lease import AsyncLease, known, known_elsewhere, records
@@ -97,7 +98,13 @@ class AsyncSupervisor:
         servers did not vote; the last attempt decides which. Raises ValueError or TypeError for misuse, ClosedError.
         """
         engine = self._ready() or await self._deployments.engine(self._name)
-        acquired = await outcome(engine.acquire(resource, ttl, wait))
+        acquisition = engine.acquire(resource, ttl, wait)
+        try:
+            await decided(acquisition, engine.loop)  # as `outcome` does, which costs a coroutine more
+        except asyncio.CancelledError:
+            acquisition.abandon()
+            raise
+        acquired = acquisition.result()
         return Ok(AsyncLease(engine, acquired)) if isinstance(acquired, LeaseRecord) else refused(acquired)
 
     async def unlock(self, resource: Resource, lease: AsyncLease | str) -> Ok[None] | Lost:
@@ -107,7 +114,9 @@ class AsyncSupervisor:
         answered to know. Raises ValueError for a lease on another resource.
         """
         engine = self._ready() or await self._deployments.engine(self._name)
-        return released(await outcome(engine.release(resource, known(engine, lease))))
+        release = engine.release(resource, known(engine, lease))
+        await decided(release, engine.loop)
+        return released(release.result())
 
     async def extend(self, resource: Resource, lease: AsyncLease | str, ttl: Seconds) -> Ok[AsyncLease] | Lost:
         """Gives a lock a new ttl (seconds from now) by its lease, or by its token alone.
@@ -116,7 +125,8 @@ class AsyncSupervisor:
         answered: the lease then stays valid as long as it was.
         """
         engine = await self._deployments.engine(self._name)
-        found = await outcome(engine.extend(resource, known(engine, lease), ttl, known_elsewhere(engine, lease)))
+        extension = engine.extend(resource, known(engine, lease), ttl, known_elsewhere(engine, lease))
+        found = await outcome(extension, engine.loop)
         if isinstance(found, RedlockError):
             return lost(found)
         if isinstance(lease, AsyncLease) and lease._record is found:
@@ -152,7 +162,7 @@ class AsyncSupervisor:
             return await result if inspect.isawaitable(result) else result
         finally:
             try:
-                error = await outcome(lease._engine.release(resource, lease._record))
+                error = await outcome(lease._engine.release(resource, lease._record), lease._engine.loop)
             except ClosedError as closed:
                 error = closed
             if error is not None:
@@ -187,7 +197,7 @@ class AsyncSupervisor:
     async def is_locked(self, resource: Resource) -> bool:
         """Whether anybody holds the resource, on a quorum of servers. Raises QuorumUnavailable if too few answer."""
         engine = await self._deployments.engine(self._name)
-        locked = await outcome(engine.inspect(resource))
+        locked = await outcome(engine.inspect(resource), engine.loop)
         if isinstance(locked, bool):
             return locked
         raise locked

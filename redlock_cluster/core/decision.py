@@ -19,28 +19,8 @@ class Waiter(Protocol):
         """Hears that the decision has come. Must not raise."""
 
 
-class _Several:
-    """Several waiters as one."""
-
-    __slots__ = ("_waiters",)
-
-    def __init__(self, first: Waiter, second: Waiter) -> None:
-        self._waiters: list[Waiter] = [first, second]
-
-    def add(self, waiter: Waiter) -> None:
-        self._waiters.append(waiter)
-
-    def done(self) -> bool:
-        return False
-
-    def set_result(self, result: None, /) -> None:
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-
-
 class Decision:
-    """Is open at first and decided in the end.
+    """Is open at first and decided in the end. It may itself wait for another one.
 
     decided: whether it is
     """
@@ -49,14 +29,14 @@ class Decision:
 
     def __init__(self) -> None:
         self.decided = False
-        self._waiter: Waiter | None = None
+        self._waiter: Waiter | Decision | None = None
 
-    def add_waiter(self, waiter: Waiter) -> None:
+    def add_waiter(self, waiter: Waiter | Decision) -> None:
         """Notify `waiter` once decided. Only while it is not."""
         if self._waiter is None:
             self._waiter = waiter
         elif isinstance(self._waiter, _Several):
-            self._waiter.add(waiter)
+            self._waiter.waiters.append(waiter)
         else:
             self._waiter = _Several(self._waiter, waiter)
 
@@ -65,8 +45,32 @@ class Decision:
         waiter = self._waiter
         if waiter is not None:
             self._waiter = None
-            if not waiter.done():
-                waiter.set_result(None)
+            _tell(waiter)
+
+    def hear(self) -> None:
+        """The decision that this one waits for has come."""
+
+
+def _tell(waiter: Waiter | Decision) -> None:
+    if isinstance(waiter, Decision):
+        if not waiter.decided:
+            waiter.hear()
+    elif not waiter.done():
+        waiter.set_result(None)
+
+
+class _Several(Decision):
+    """Several waiters as one."""
+
+    __slots__ = ("waiters",)
+
+    def __init__(self, first: Waiter | Decision, second: Waiter | Decision) -> None:
+        Decision.__init__(self)
+        self.waiters = [first, second]
+
+    def hear(self) -> None:
+        for waiter in self.waiters:
+            _tell(waiter)
 
 
 class Settled(Decision, Generic[T]):

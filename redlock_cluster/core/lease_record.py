@@ -39,6 +39,8 @@ class LeaseState(enum.Enum):
     RELEASED = "released"
 
 
+_DONE: Final = Outcome.DONE
+
 # States are places in the rows of the table: looking up a member of an Enum takes as long as a call.
 _HELD: Final = 0
 _UNKNOWN: Final = 1
@@ -59,18 +61,14 @@ _SHOWN: Final = (
     LeaseState.RELEASED,
 )
 
-_ON_EXTENSION: Final = {
-    Outcome.DONE: (_HELD, _HELD, _RELEASING, _UNRELEASED, *_OVER),
-    Outcome.UNKNOWN: (_UNKNOWN, _UNKNOWN, _RELEASING, _UNRELEASED, *_OVER),
-    Outcome.GONE: (_GONE, _GONE, _RELEASING, _UNRELEASED, *_OVER),
-}
+_ON_EXTENDED: Final = (_HELD, _HELD, _RELEASING, _UNRELEASED, *_OVER)
+_ON_EXTENSION_UNKNOWN: Final = (_UNKNOWN, _UNKNOWN, _RELEASING, _UNRELEASED, *_OVER)
+_ON_EXTENSION_GONE: Final = (_GONE, _GONE, _RELEASING, _UNRELEASED, *_OVER)
 _ON_EXPIRY: Final = (_EXPIRED, _EXPIRED, _RELEASING, _UNRELEASED, *_OVER)
 _ON_RELEASE_ASKED: Final = (_RELEASING, _UNRELEASED, _RELEASING, _UNRELEASED, *_OVER)
-_ON_RELEASE: Final = {
-    Outcome.DONE: (_HELD, _UNKNOWN, _RELEASED, _RELEASED, *_OVER),
-    Outcome.UNKNOWN: (_HELD, _UNKNOWN, _UNRELEASED, _UNRELEASED, *_OVER),
-    Outcome.GONE: (_HELD, _UNKNOWN, _GONE, _GONE, *_OVER),
-}
+_ON_RELEASED: Final = (_HELD, _UNKNOWN, _RELEASED, _RELEASED, *_OVER)
+_ON_RELEASE_UNKNOWN: Final = (_HELD, _UNKNOWN, _UNRELEASED, _UNRELEASED, *_OVER)
+_ON_RELEASE_GONE: Final = (_HELD, _UNKNOWN, _GONE, _GONE, *_OVER)
 
 
 class Ballot(Protocol):
@@ -219,7 +217,10 @@ class LeaseRecord:
         """
         if now >= self.valid_until:
             self._state = _ON_EXPIRY[self._state]
-        self._state = _ON_EXTENSION[outcome][self._state]
+        if outcome is _DONE:
+            self._state = _ON_EXTENDED[self._state]
+        else:
+            self._state = (_ON_EXTENSION_GONE if outcome is Outcome.GONE else _ON_EXTENSION_UNKNOWN)[self._state]
         if self._state == _HELD:
             self.valid_until, self.ttl_ms, self.extension = valid_until, ttl_ms, ballot
 
@@ -251,7 +252,10 @@ class LeaseRecord:
 
         ballot: the round of the release, None when nobody waited for one
         """
-        self._state = _ON_RELEASE[outcome][self._state]
+        if outcome is _DONE:
+            self._state = _ON_RELEASED[self._state]
+        else:
+            self._state = (_ON_RELEASE_GONE if outcome is Outcome.GONE else _ON_RELEASE_UNKNOWN)[self._state]
         if self.release is ballot:
             self.release = None
 

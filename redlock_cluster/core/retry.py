@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import enum
-import math
 from collections.abc import Callable
 from typing import Final, Literal
 
 from redlock_cluster.core.timing import Interval, Seconds, seconds
 
-__all__ = ["ONCE", "RETRY", "Limit", "Policy", "RetryPolicy", "Wait", "wait_seconds"]
+__all__ = ["NEVER", "ONCE", "RETRY", "Limit", "Policy", "RetryPolicy", "Wait", "wait_seconds"]
 
 
 class Policy(enum.Enum):
@@ -22,6 +21,9 @@ RETRY: Final = Policy.RETRY
 
 Wait = Seconds | None | Literal[Policy.RETRY]
 """How long to wait for a lock: RETRY (the options' policy), 0 (one attempt), seconds, or None (for ever)."""
+
+NEVER: Final = float("inf")
+"""A deadline that does not come."""
 
 _OVERTIME: Final = 0.5
 
@@ -44,13 +46,13 @@ class Limit:
 
     def longest_round(self, now: float) -> float:
         """Seconds that an attempt may take: it outlives the deadline by half a second at most."""
-        return math.inf if self.deadline == math.inf else max(0.0, self.deadline - now) + _OVERTIME
+        return NEVER if self.deadline == NEVER else max(0.0, self.deadline - now) + _OVERTIME
 
 
-ONCE: Final = Limit(1, math.inf)
+ONCE: Final = Limit(1, NEVER)
 """One attempt."""
 
-_FOR_EVER: Final = Limit(math.inf, math.inf)
+_FOR_EVER: Final = Limit(NEVER, NEVER)
 
 
 class RetryPolicy:
@@ -63,7 +65,7 @@ class RetryPolicy:
 
     def __init__(self, max_retry: int, interval: Interval, server_timeout: float) -> None:
         self._max_retry, self._interval, self._server_timeout = max_retry, interval, server_timeout
-        self._standard = Limit(max_retry + 1, math.inf)
+        self._standard = Limit(max_retry + 1, NEVER)
 
     def limit(self, wait: Wait, clock: Callable[[], float]) -> Limit:
         """What a `wait` argument means from now on.
@@ -77,7 +79,7 @@ class RetryPolicy:
         if wait is None:
             return _FOR_EVER
         patience = wait_seconds(wait)
-        return ONCE if patience == 0 else Limit(math.inf, clock() + patience)
+        return ONCE if patience == 0 else Limit(NEVER, clock() + patience)
 
     def pause(self, made: int, limit: Limit, now: float, fraction: float) -> float:
         """Seconds until the next attempt; with a deadline the last attempt is made when that is reached.
@@ -92,7 +94,7 @@ class RetryPolicy:
         if wait is RETRY:
             return (self._max_retry + 1) * self._server_timeout + self._interval.longest_total(self._max_retry)
         if wait is None:
-            return math.inf
+            return NEVER
         patience = wait_seconds(wait)
         return patience + min(_OVERTIME, self._server_timeout) if patience else self._server_timeout
 

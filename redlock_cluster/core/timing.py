@@ -6,7 +6,6 @@ and in every function here, except where a name ends in `_ms`: the wire counts w
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -23,19 +22,19 @@ def seconds(value: Seconds, name: str) -> float:
 
     Raises TypeError for what is not a number or timedelta, ValueError for a bool or NaN.
     """
-    if isinstance(value, timedelta):
-        return value.total_seconds()
     if isinstance(value, bool):
         raise ValueError(f"{name} is a number of seconds or a timedelta, not a bool")
-    if not isinstance(value, (int, float)):
-        raise TypeError(f"{name} is a number of seconds or a timedelta, not {type(value).__name__}")
-    try:
-        duration = float(value)
-    except OverflowError:
-        raise ValueError(f"{name} is beyond all measure") from None
-    if math.isnan(duration):
-        raise ValueError(f"{name} is not a number")
-    return duration
+    if isinstance(value, (int, float)):
+        try:
+            duration = float(value)
+        except OverflowError:
+            raise ValueError(f"{name} is beyond all measure") from None
+        if duration != duration:  # noqa: PLR0124  math.isnan takes as long as all the rest
+            raise ValueError(f"{name} is not a number")
+        return duration
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    raise TypeError(f"{name} is a number of seconds or a timedelta, not {type(value).__name__}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections.abc import Callable
 
 from redlock_cluster.core.decision import Decision
@@ -28,7 +27,7 @@ from redlock_cluster.core.dialect import Dialect
 from redlock_cluster.core.lease_record import LeaseRecord
 from redlock_cluster.core.mode import Command, LockMode
 from redlock_cluster.core.resource import Resource, resource_text
-from redlock_cluster.core.retry import Limit, RetryPolicy
+from redlock_cluster.core.retry import NEVER, Limit, RetryPolicy
 from redlock_cluster.core.tally import AcquisitionTally, Standing
 from redlock_cluster.core.timing import Terms
 from redlock_cluster.engine.group import Group
@@ -183,7 +182,7 @@ class Acquisition(Decision):
     def begin(self) -> Acquisition:
         """Make the next attempt."""
         patience = self._terms.patience
-        if self._limit.deadline < math.inf:
+        if self._limit.deadline != NEVER:
             patience = min(patience, self._limit.longest_round(self._group.clock()))
         self._attempt = attempt = Attempt(self._group, self._key, self._mode, self._terms.ttl_ms, patience)
         self._made += 1
@@ -194,12 +193,8 @@ class Acquisition(Decision):
             attempt.add_waiter(self)
         return self
 
-    def done(self) -> bool:
-        """As the waiter of its attempt: whether it waits no more."""
-        return self.decided
-
-    def set_result(self, result: None, /) -> None:
-        """As the waiter of its attempt: that is decided."""
+    def hear(self) -> None:
+        """The attempt is decided."""
         if self._attempt is not None:
             self._attempt_ended(self._attempt)
 

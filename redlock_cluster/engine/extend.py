@@ -105,12 +105,8 @@ class Extension(Decision):
             self._decide()
         return self
 
-    def done(self) -> bool:
-        """As the waiter of a round: whether it waits no more."""
-        return self.decided
-
-    def set_result(self, result: None, /) -> None:
-        """As the waiter of a round: that is decided, its own or the one before."""
+    def hear(self) -> None:
+        """A round is decided, its own or the one before."""
         if self._round is None:
             self.begin()
         else:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol, TypeVar
 
-from redlock_cluster.core.decision import Waiter
+from redlock_cluster.core.decision import Decision, Waiter
 
-__all__ = ["Operation", "outcome"]
+__all__ = ["Operation", "decided", "outcome"]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -23,7 +23,7 @@ class Operation(Protocol[T_co]):
 
     decided: bool
 
-    def add_waiter(self, waiter: Waiter, /) -> None:
+    def add_waiter(self, waiter: Waiter | Decision, /) -> None:
         """Notify `waiter` once decided. Only while it is not."""
 
     def abandon(self) -> None:
@@ -33,14 +33,24 @@ class Operation(Protocol[T_co]):
         """What it came to, to be asked for once. Raises ClosedError when the supervisor was closed meanwhile."""
 
 
-async def outcome(operation: Operation[T]) -> T:
-    """Wait for an operation's result; abandon it when the waiting is cancelled."""
-    if not operation.decided:
-        decided = asyncio.get_running_loop().create_future()
-        operation.add_waiter(decided)
-        try:
-            await decided
-        except asyncio.CancelledError:
-            operation.abandon()
-            raise
+def decided(operation: Operation[T], loop: asyncio.AbstractEventLoop) -> asyncio.Future[None]:
+    """Done once the operation is decided. Cancelling it leaves the operation running: see `abandon`.
+
+    loop: the engine's
+    """
+    future: asyncio.Future[None] = loop.create_future()
+    if operation.decided:
+        future.set_result(None)
+    else:
+        operation.add_waiter(future)
+    return future
+
+
+async def outcome(operation: Operation[T], loop: asyncio.AbstractEventLoop) -> T:
+    """Wait for an operation's result; abandon it when the waiting is cancelled. Arguments as for `decided`."""
+    try:
+        await decided(operation, loop)
+    except asyncio.CancelledError:
+        operation.abandon()
+        raise
     return operation.result()

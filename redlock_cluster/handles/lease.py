@@ -99,8 +99,9 @@ class AsyncLease(HeldLease):
         Raises LeaseLost when it is over, NotHeld when it was released, QuorumUnavailable when too few servers
         answered (it then stays valid as long as it was), ValueError or TypeError for a ttl that can't be.
         """
-        record = self._record
-        extended = await outcome(self._engine.extend(record.resource, record, self.ttl if ttl is None else ttl))
+        engine, record = self._engine, self._record
+        extension = engine.extend(record.resource, record, self.ttl if ttl is None else ttl)
+        extended = await outcome(extension, engine.loop)
         if isinstance(extended, RedlockError):
             raise extended
 
@@ -110,7 +111,8 @@ class AsyncLease(HeldLease):
         Raises LeaseLost when it was over before, NotHeld when it was released before, QuorumUnavailable when too few
         servers answered to know (those that are away are told when they return).
         """
-        error = await outcome(self._engine.release(self._record.resource, self._record))
+        engine, record = self._engine, self._record
+        error = await outcome(engine.release(record.resource, record), engine.loop)
         if error is not None:
             raise error
 

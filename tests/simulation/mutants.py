@@ -144,8 +144,8 @@ MUTANTS = (
             Edit(
                 "core/lease_record.py",
                 "        if now >= self.valid_until:\n            self._state = _ON_EXPIRY[self._state]\n"
-                "        self._state = _ON_EXTENSION[outcome]",
-                "        self._state = _ON_EXTENSION[outcome]",
+                "        if outcome is _DONE:\n            self._state = _ON_EXTENDED",
+                "        if outcome is _DONE:\n            self._state = _ON_EXTENDED",
             ),
             Edit(
                 "engine/extend.py",
