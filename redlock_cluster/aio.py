@@ -16,7 +16,7 @@ from redlock_cluster.core.timing import Seconds
 from redlock_cluster.engine import bulk
 from redlock_cluster.engine.deployments import Deployments, Source
 from redlock_cluster.engine.engine import Engine
-from redlock_cluster.engine.operation import decided, outcome
+from redlock_cluster.engine.operation import outcome
 from redlock_cluster.engine.status import Status
 from redlock_cluster.errors import ClosedError, RedlockError
 from redlock_cluster.handles.lease import AsyncLease, known, known_elsewhere, records
@@ -100,7 +100,7 @@ class AsyncSupervisor:
         engine = self._ready() or await self._deployments.engine(self._name)
         acquisition = engine.acquire(resource, ttl, wait)
         try:
-            await decided(acquisition, engine.loop)  # as `outcome` does, which costs a coroutine more
+            await acquisition.future(engine.loop)  # as `outcome` does, which costs a coroutine more
         except asyncio.CancelledError:
             acquisition.abandon()
             raise
@@ -115,7 +115,7 @@ class AsyncSupervisor:
         """
         engine = self._ready() or await self._deployments.engine(self._name)
         release = engine.release(resource, known(engine, lease))
-        await decided(release, engine.loop)
+        await release.future(engine.loop)
         return released(release.result())
 
     async def extend(self, resource: Resource, lease: AsyncLease | str, ttl: Seconds) -> Ok[AsyncLease] | Lost:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Generic, Protocol, TypeVar
 
-__all__ = ["Decision", "Settled", "Waiter"]
+__all__ = ["Decision", "FutureMaker", "Settled", "Waiter"]
 
 T = TypeVar("T")
+F = TypeVar("F", bound="Waiter")
+F_co = TypeVar("F_co", bound="Waiter", covariant=True)
 
 
 class Waiter(Protocol):
@@ -17,6 +19,13 @@ class Waiter(Protocol):
 
     def set_result(self, result: None, /) -> None:
         """Hears that the decision has come. Must not raise."""
+
+
+class FutureMaker(Protocol[F_co]):
+    """An event loop, as far as a decision needs one."""
+
+    def create_future(self) -> F_co:
+        """A future that is not done."""
 
 
 class Decision:
@@ -39,6 +48,15 @@ class Decision:
             self._waiter.waiters.append(waiter)
         else:
             self._waiter = _Several(self._waiter, waiter)
+
+    def future(self, loop: FutureMaker[F]) -> F:
+        """A future of this loop that is done once decided; cancelling it changes nothing here."""
+        future = loop.create_future()
+        if self.decided:
+            future.set_result(None)
+        else:
+            self.add_waiter(future)
+        return future
 
     def notify(self) -> None:
         """Notify all who wait, once; whoever decides calls this afterwards."""

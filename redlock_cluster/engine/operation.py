@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol, TypeVar
 
-from redlock_cluster.core.decision import Decision, Waiter
+from redlock_cluster.core.decision import Decision, FutureMaker, Waiter
 
-__all__ = ["Operation", "decided", "outcome"]
+__all__ = ["Operation", "outcome"]
 
+F = TypeVar("F", bound=Waiter)
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
@@ -26,6 +27,9 @@ class Operation(Protocol[T_co]):
     def add_waiter(self, waiter: Waiter | Decision, /) -> None:
         """Notify `waiter` once decided. Only while it is not."""
 
+    def future(self, loop: FutureMaker[F]) -> F:
+        """A future of this loop that is done once decided. Cancelling it leaves the operation running: see `abandon`."""
+
     def abandon(self) -> None:
         """Nobody wants the result any more: what was or may yet be acquired is given back; the rest goes on."""
 
@@ -33,23 +37,13 @@ class Operation(Protocol[T_co]):
         """What it came to, to be asked for once. Raises ClosedError when the supervisor was closed meanwhile."""
 
 
-def decided(operation: Operation[T], loop: asyncio.AbstractEventLoop) -> asyncio.Future[None]:
-    """Done once the operation is decided. Cancelling it leaves the operation running: see `abandon`.
+async def outcome(operation: Operation[T], loop: asyncio.AbstractEventLoop) -> T:
+    """Wait for an operation's result; abandon it when the waiting is cancelled.
 
     loop: the engine's
     """
-    future: asyncio.Future[None] = loop.create_future()
-    if operation.decided:
-        future.set_result(None)
-    else:
-        operation.add_waiter(future)
-    return future
-
-
-async def outcome(operation: Operation[T], loop: asyncio.AbstractEventLoop) -> T:
-    """Wait for an operation's result; abandon it when the waiting is cancelled. Arguments as for `decided`."""
     try:
-        await decided(operation, loop)
+        await operation.future(loop)
     except asyncio.CancelledError:
         operation.abandon()
         raise

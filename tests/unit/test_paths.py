@@ -1,0 +1,100 @@
+"""The files on the way of one acquisition, as docs/architecture.md names them, until the bytes leave."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+
+import pytest
+
+import redlock_cluster
+from redlock_cluster import AsyncSupervisor, Supervisor
+from redlock_cluster.testing import EmbeddedCluster
+from redlock_cluster.threads.portal import portal
+from redlock_cluster.wire import connection
+
+ROOT = Path(redlock_cluster.__file__).parent
+COMPILED = not str(connection.__file__).endswith(".py")
+
+
+def documented() -> list[str]:
+    text = (ROOT.parent / "docs" / "architecture.md").read_text()
+    section = text.partition("## To follow one acquisition")[2].partition("\n## ")[0]
+    return re.findall(r"^\d\. `([a-z_/]+\.py)`", section, re.MULTILINE)
+
+
+class Way:
+    """Notes each file of the package that a profiled thread enters, core's helpers left out, until the bytes leave."""
+
+    def __init__(self) -> None:
+        self.files: list[str] = []
+        self.left = False
+
+    def profile(self, frame: FrameType, event: str, _: object) -> None:
+        file = Path(frame.f_code.co_filename)
+        if event != "call" or self.left or not file.is_relative_to(ROOT):
+            return
+        if frame.f_code.co_name == "write_series":
+            self.left = True
+        name = str(file.relative_to(ROOT))
+        if name not in self.files and not name.startswith("core/"):
+            self.files.append(name)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[EmbeddedCluster]:
+    with EmbeddedCluster(groups=1, servers=3) as cluster:
+        yield cluster
+
+
+async def asynchronous(cluster: EmbeddedCluster) -> list[str]:
+    way = Way()
+    async with AsyncSupervisor(cluster.options) as redlock:
+        assert await redlock.lock("warm asynchronously", 10)
+        sys.setprofile(way.profile)
+        try:
+            assert await redlock.lock("asynchronous", 10)
+        finally:
+            sys.setprofile(None)
+    return way.files
+
+
+def synchronous(cluster: EmbeddedCluster) -> list[str]:
+    way = Way()
+    with Supervisor(cluster.options) as redlock:
+        assert redlock.lock("warm synchronously", 10)
+        in_portal(lambda: sys.setprofile(way.profile))
+        sys.setprofile(way.profile)
+        try:
+            assert redlock.lock("synchronous", 10)
+        finally:
+            sys.setprofile(None)
+            in_portal(lambda: sys.setprofile(None))
+    return way.files
+
+
+def in_portal(do: Callable[[], object]) -> None:
+    done = threading.Event()
+    portal().later(lambda: (do(), done.set()))
+    assert done.wait(10)
+
+
+def test_asynchronous_acquisition_passes_at_most_eight_files_as_documented(cluster: EmbeddedCluster) -> None:
+    found = asyncio.run(asynchronous(cluster))
+    assert len(documented()) <= 8
+    assert found
+    assert found == documented() if not COMPILED else set(found) <= set(documented())
+
+
+def test_synchronous_acquisition_passes_at_most_eleven_files_as_documented(cluster: EmbeddedCluster) -> None:
+    found = synchronous(cluster)
+    before = ["sync.py", "threads/runtime.py", "threads/portal.py", "threads/calls.py"]
+    way = before + documented()[1:]
+    assert len(way) <= 11
+    assert found
+    assert found == way if not COMPILED else set(found) <= set(way)
