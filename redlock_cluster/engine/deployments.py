@@ -24,10 +24,11 @@ from redlock_cluster.errors import ClosedError, OptionsError
 from redlock_cluster.lua import SCRIPTS
 from redlock_cluster.options import DeploymentOptions, Options
 from redlock_cluster.options.file import load_options
-from redlock_cluster.wire.connection import Flusher
+from redlock_cluster.wire.connection import Connection, Flusher
 from redlock_cluster.wire.deadlines import Deadlines
 from redlock_cluster.wire.forks import Generation
 from redlock_cluster.wire.handshake import Handshake
+from redlock_cluster.wire.keeper import Keeper
 from redlock_cluster.wire.ports import Ports
 
 __all__ = ["Deployments", "Routing", "Source", "retry_policy"]
@@ -64,7 +65,9 @@ class _Deployment:
         tokens = Tokens(ports.entropy.texts, owner.encode())
         handshake = Handshake(f"{options.key_prefix}probe", tuple(script.source for script in SCRIPTS))
         self._groups = {
-            group.name: Group(group, options, timing, ports, flusher, self._deadlines, self._pending, tokens, handshake)
+            group.name: Group(
+                group, options, timing, ports, flusher, self._deadlines, self._pending, tokens, handshake, self._prepare
+            )
             for group in options.groups
         }
         policy = retry_policy(options)
@@ -82,6 +85,10 @@ class _Deployment:
         self._keepers = [keeper for group in self._groups.values() for pool in group.pools for keeper in pool.keepers]
         self._tasks: list[asyncio.Task[None]] = []
         self._health: asyncio.TimerHandle | None = None
+
+    async def _prepare(self, keeper: Keeper, connection: Connection) -> None:
+        """Before a new connection serves: what was not released on earlier ones is."""
+        self._pending.settle(keeper, connection)
 
     async def start(self) -> None:
         """Connect to every server; return when each has connected or failed once. Never fails for want of servers."""

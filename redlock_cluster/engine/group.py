@@ -9,10 +9,10 @@ from redlock_cluster.core.token import Token, Tokens
 from redlock_cluster.engine.pending import PendingReleases
 from redlock_cluster.engine.status import GroupStatus, ServerStatus
 from redlock_cluster.options import DeploymentOptions, GroupOptions
-from redlock_cluster.wire.connection import Connection, Flusher
+from redlock_cluster.wire.connection import Flusher
 from redlock_cluster.wire.deadlines import Deadlines
 from redlock_cluster.wire.handshake import Handshake
-from redlock_cluster.wire.keeper import Keeper
+from redlock_cluster.wire.keeper import OnConnected
 from redlock_cluster.wire.pipeline import Pipeline
 from redlock_cluster.wire.pool import Pool, ServerState
 from redlock_cluster.wire.ports import Ports
@@ -26,6 +26,7 @@ class Group:
     group, options: as the file says
     timing, ports, flusher, deadlines, pending, tokens: the engine's
     handshake: what is said on each new connection
+    on_connected: prepares it
 
     size: how many servers
     quorum: how many of them decide
@@ -45,13 +46,14 @@ class Group:
         pending: PendingReleases,
         tokens: Tokens,
         handshake: Handshake,
+        on_connected: OnConnected,
     ) -> None:
         self.name, self.weight, self.size = group.name, group.weight, len(group.servers)
         self.quorum = quorum_of(self.size)
         self.timing, self.clock, self.entropy = timing, ports.clock, ports.entropy
         self.flusher, self.deadlines, self.pending, self.tokens = flusher, deadlines, pending, tokens
         self.pools = tuple(
-            Pool(server, index, options, ports, flusher, handshake, self._prepare)
+            Pool(server, index, options, ports, flusher, handshake, on_connected)
             for index, server in enumerate(group.servers)
         )
         self.names = tuple(pool.name for pool in self.pools)
@@ -60,10 +62,6 @@ class Group:
             for keepers in zip(*(pool.keepers for pool in self.pools), strict=True)
         )
         self.extensions: dict[Token, Decision] = {}
-
-    async def _prepare(self, keeper: Keeper, connection: Connection) -> None:
-        """Before a new connection serves: what was not released on earlier ones is."""
-        self.pending.settle(keeper, connection)
 
     def status(self) -> GroupStatus:
         """A snapshot."""

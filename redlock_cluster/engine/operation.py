@@ -28,7 +28,7 @@ class Operation(Protocol[T_co]):
         """Notify `waiter` once decided. Only while it is not."""
 
     def future(self, loop: FutureMaker[F]) -> F:
-        """A future of this loop that is done once decided. Cancelling it leaves the operation running: see `abandon`."""
+        """A future of this loop that is done once decided; cancelling it leaves the operation running."""
 
     def abandon(self) -> None:
         """Nobody wants the result any more: what was or may yet be acquired is given back; the rest goes on."""
