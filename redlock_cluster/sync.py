@@ -6,7 +6,6 @@ import inspect
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import ExitStack
-from functools import partial
 from typing import NoReturn, Self, TypeVar
 
 from redlock_cluster.core.lease_record import LeaseRecord
@@ -102,8 +101,13 @@ class Supervisor:
         servers did not vote; the last attempt decides which. Raises ValueError or TypeError for misuse, ClosedError.
         """
         binding = self._binding()
-        start = partial(_acquire, resource, ttl, wait)
-        call = OperationCall(binding.deployments, binding.name, start, self._locked, abandon_result)
+        call = OperationCall(
+            binding.deployments,
+            binding.name,
+            lambda engine: engine.acquire(resource, ttl, wait),
+            self._locked,
+            abandon_result,
+        )
         return _through(binding, call, binding.longest(wait), refused)
 
     def unlock(self, resource: Resource, lease: Lease | str) -> Ok[None] | Lost:
@@ -234,11 +238,16 @@ class Supervisor:
         """Releases without waiting to hear of it; nothing happens to a lease that is over."""
         self._runtime.later(abandon, lease)
 
-    def acquire(self, resource: Resource, ttl: Seconds, wait: Wait) -> Lease:
+    def _acquire(self, resource: Resource, ttl: Seconds, wait: Wait) -> Lease:
         """For handles: as `lock`, but a refusal is raised."""
         binding = self._binding()
-        start = partial(_acquire, resource, ttl, wait)
-        call = OperationCall(binding.deployments, binding.name, start, self._granted, abandon)
+        call = OperationCall(
+            binding.deployments,
+            binding.name,
+            lambda engine: engine.acquire(resource, ttl, wait),
+            self._granted,
+            abandon,
+        )
         return _through(binding, call, binding.longest(wait), _fail)
 
     def _granted(self, engine: Engine, outcome: LeaseRecord | LockNotAcquired) -> Lease:
@@ -253,8 +262,13 @@ class Supervisor:
         if _inherited(lease):
             return lost(NotHeld(INHERITED))
         binding = self._binding()
-        start = partial(_release, resource, lease)
-        call = OperationCall(binding.deployments, binding.name, start, _released, kept=True)
+        call = OperationCall(
+            binding.deployments,
+            binding.name,
+            lambda engine: engine.release(resource, known(engine, lease)),
+            lambda _, error: released(error),
+            kept=True,
+        )
         return _through(binding, call, binding.longest_release, lost)
 
     def _finish_many(
@@ -284,7 +298,14 @@ class Supervisor:
         undo: Callable[[T], object] | None = None,
         kept: bool = False,
     ) -> T:
-        """Runs a coroutine on the engine in the portal. stuck: as `_through`"""
+        """Run a coroutine on the engine in the portal.
+
+        work: makes the coroutine
+        budget: seconds that it may take, besides the start
+        stuck: makes the result when the portal's thread does not answer
+        undo: takes back a result that the caller does not receive
+        kept: it runs to its end even if the caller has gone
+        """
         binding = self._binding()
 
         async def worked() -> T:
@@ -294,23 +315,16 @@ class Supervisor:
 
 
 def _through(binding: Binding, call: Call[T], budget: float, stuck: Callable[[QuorumUnavailable], T]) -> T:
-    """Makes a call through the portal. stuck: what it comes to when the portal's thread is stuck"""
+    """Make a call through the portal.
+
+    binding: whose portal
+    budget: seconds that it may take
+    stuck: makes the result when the portal's thread does not answer
+    """
     try:
         return binding.portal.call(call, budget)
     except PortalStuck as error:
         return stuck(QuorumUnavailable(str(error)))
-
-
-def _acquire(resource: Resource, ttl: Seconds, wait: Wait, engine: Engine) -> Operation[LeaseRecord | LockNotAcquired]:
-    return engine.acquire(resource, ttl, wait)
-
-
-def _release(resource: Resource, lease: Lease | str, engine: Engine) -> Operation[RedlockError | None]:
-    return engine.release(resource, known(engine, lease))
-
-
-def _released(engine: Engine, error: RedlockError | None) -> Ok[None] | Lost:
-    return released(error)
 
 
 def _answer(engine: Engine, locked: bool | QuorumUnavailable) -> bool:

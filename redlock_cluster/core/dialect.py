@@ -40,7 +40,7 @@ SCRIPTED: Final = Dialect(set_nx_get=False, set_ifeq=False, compare_and_delete=N
 
 
 def probes(key: str) -> tuple[tuple[str | int, ...], ...]:
-    """Commands whose replies tell `dialect_of` what a server understands; they never write.
+    """Commands from whose replies `dialect_of` knows what a server understands; they never write.
 
     A ttl of 0 is refused only after the options were understood, so `SET` is probed without setting anything.
 
@@ -55,7 +55,7 @@ def probes(key: str) -> tuple[tuple[str | int, ...], ...]:
 
 
 def dialect_of(probed: Sequence[object], resp3: bool) -> Dialect:
-    """The dialect that the replies to `probes` tell of.
+    """The dialect of a server, by its replies to `probes`.
 
     probed: one reply for each probe, in order
     resp3: the protocol's version is 3

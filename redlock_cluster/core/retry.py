@@ -70,7 +70,7 @@ class RetryPolicy:
     def limit(self, wait: Wait, clock: Callable[[], float]) -> Limit:
         """What a `wait` argument means from now on.
 
-        clock: tells the engine's time
+        clock: the engine's
 
         Raises TypeError or ValueError for what is no such argument.
         """

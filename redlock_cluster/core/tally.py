@@ -12,8 +12,8 @@ it (FOR, AGAINST and ABSENT are numbers of votes):
     else                                                 OPEN
 
 A departure from stopping at the first moment a win is impossible: what was granted is given back at that moment
-(BEATEN), but the verdict waits for the votes that tell contention from an outage (with five servers, two refusals and
-one time-out can't win, yet two more time-outs make it an outage, which must not be told as contention).
+(BEATEN), but the verdict waits for the votes that make the difference (with five servers, two refusals and
+one time-out can't win, yet two more time-outs make it an outage, which must not be called contention).
 
 A comparison (release, extend) asks them to act if they hold the token:
 

@@ -173,7 +173,7 @@ class Routing:
 
 
 class _Phase(Enum):
-    """NEW starts by itself at the first call; CLOSED only when told to."""
+    """NEW starts by itself at the first call; CLOSED does not."""
 
     NEW = "new"
     OPEN = "open"

@@ -11,6 +11,7 @@ Nobody can stop a release: who waits for it may go.
 
 from __future__ import annotations
 
+import logging
 from typing import Final
 
 from redlock_cluster.core.decision import Settled
@@ -28,6 +29,8 @@ from redlock_cluster.errors import LeaseLost, NotHeld, QuorumUnavailable, Redloc
 from redlock_cluster.wire.connection import Connection
 
 __all__ = ["Release", "begin_release", "release_unheard"]
+
+_log = logging.getLogger(__name__)
 
 _DONE: Final = Outcome.DONE
 _DOUBTFUL: Final = Answer(ABSENT, why="not there, perhaps by an earlier release whose reply was lost")
@@ -120,10 +123,14 @@ class Release(Comparison):
         """None when a quorum deleted it, else why that can't be said."""
         if self.outcome is _DONE:
             return None
+        error: RedlockError
         context = self.context(self._resource)
         if self.outcome is Outcome.GONE:
-            return LeaseLost(f"{context[0]!r} was no longer held when it was released", *context)
-        return QuorumUnavailable(f"whether {context[0]!r} was released is unknown", *context)
+            error = LeaseLost(f"{context[0]!r} was no longer held when it was released", *context)
+        else:
+            error = QuorumUnavailable(f"whether {context[0]!r} was released is unknown", *context)
+        _log.debug("%s", error)
+        return error
 
 
 def begin_release(group: Group, resource: Resource, record: LeaseRecord) -> Operation[RedlockError | None]:
@@ -138,7 +145,9 @@ def begin_release(group: Group, resource: Resource, record: LeaseRecord) -> Oper
     release_unheard(group, record)
     reason, rest = record.loss(now)
     text = f"the lease on {name!r} had ended before its release: {rest}"
-    return Settled(LeaseLost(text, name, group.name, reason=reason))
+    error = LeaseLost(text, name, group.name, reason=reason)
+    _log.debug("%s", error)
+    return Settled(error)
 
 
 def release_unheard(group: Group, record: LeaseRecord) -> None:

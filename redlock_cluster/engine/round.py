@@ -39,7 +39,7 @@ def pipeline_of(group: Group, key: bytes) -> Pipeline:
 
 
 Context = tuple[str, str, tuple[ServerVote, ...], float]
-"""What an error tells besides its message: resource, group, votes, seconds since the round began."""
+"""What an error says besides its message: resource, group, votes, seconds since the round began."""
 
 
 class Round(Message, Generic[T]):
@@ -128,7 +128,7 @@ class Round(Message, Generic[T]):
         return self.tally.votes(names)
 
     def context(self, resource: Resource) -> Context:
-        """What an error about this round tells besides its message."""
+        """What an error about this round says besides its message."""
         group = self.group
         return resource_text(resource), group.name, self.votes(group.names), group.clock() - self.started
 

@@ -15,7 +15,7 @@ class ServerStatus:
 
     name: `host:port` or `unix:path`
     state: how its connections are
-    since: seconds the state has lasted, as far as the last connect or disconnect tells
+    since: seconds the state has lasted, counted from the last connect or disconnect
     last_error: the last failure, "" when there was none; it stays after a reconnection
     version: such as `valkey 9.1.2`, "" before the first connection
     latency: seconds of the last health check, None before the first connection

@@ -109,7 +109,7 @@ class AsyncLease(HeldLease):
         """Gives the lock back.
 
         Raises LeaseLost when it was over before, NotHeld when it was released before, QuorumUnavailable when too few
-        servers answered to know (those that are away are told when they return).
+        servers answered to know (it is released on those that are away when they return).
         """
         engine, record = self._engine, self._record
         error = await outcome(engine.release(record.resource, record), engine.loop)
@@ -152,7 +152,7 @@ class Lease(HeldLease):
         """Gives the lock back.
 
         Raises LeaseLost when it was over before, NotHeld when it was released before, QuorumUnavailable when too few
-        servers answered to know (those that are away are told when they return).
+        servers answered to know (it is released on those that are away when they return).
         """
         value_of(self._supervisor.unlock(self._record.resource, self))
 

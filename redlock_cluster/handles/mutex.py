@@ -111,7 +111,7 @@ class AsyncMutex(LockHandle[AsyncLease]):
 class Locker(Protocol):
     """What a synchronous handle asks of the supervisor that made it."""
 
-    def acquire(self, resource: Resource, ttl: Seconds, wait: Wait) -> Lease:
+    def _acquire(self, resource: Resource, ttl: Seconds, wait: Wait) -> Lease:
         """As `Supervisor.lock`, but a refusal is raised."""
 
     def let_go(self, lease: Lease) -> None:
@@ -144,7 +144,7 @@ class Mutex(LockHandle[Lease]):
     def _acquire(self, wait: Wait) -> Lease:
         self._begin()
         try:
-            self.lease = lease = self._supervisor.acquire(self._resource, self._ttl, wait)
+            self.lease = lease = self._supervisor._acquire(self._resource, self._ttl, wait)
             return lease
         finally:
             self._acquiring = False

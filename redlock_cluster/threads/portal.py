@@ -77,9 +77,10 @@ class Portal:
             self._ended.release()
 
     def call(self, call: Call[T], budget: float = float("inf")) -> T:
-        """Runs a call in the loop and returns its result or raises its exception.
+        """Run a call in the loop; return its result or raise its exception.
 
-        budget: seconds it takes at most. A caller that is interrupted has the result undone, as the call says.
+        call: what is to be done; when its caller is interrupted, it is cancelled, or its result taken back
+        budget: seconds that it may take; infinite by default
 
         Raises PortalStuck when the budget and half a second have passed.
         """
@@ -125,7 +126,7 @@ class Portal:
             baton.go_on()
 
     def _admit(self, caller: int) -> None:
-        """Before a call: raises unless the loop's thread runs, and is another."""
+        """Before a call: raise unless the loop's thread runs, and is another."""
         if self._exiting:
             self._freeze()
         if self._thread is None and not self._begun():
@@ -153,7 +154,7 @@ class Portal:
         self._baton.go_on()  # its turn may have come as it gave up
 
     def later(self, do: Callable[..., object], *arguments: object) -> None:
-        """Has the loop do something soon."""
+        """Have the loop do something soon, from any thread."""
         if not self.loop.is_closed():
             self.loop.call_soon_threadsafe(do, *arguments)
 
@@ -162,7 +163,7 @@ class Portal:
         call.cancel(self.loop)
 
     def _wake(self) -> None:
-        """Has the loop begin the calls that have come."""
+        """Have the loop begin the calls that have come."""
         if self._calls and not self._woken:
             self._woken = True
             self.loop.call_soon_threadsafe(self._drain)
@@ -174,7 +175,7 @@ class Portal:
             calls.popleft().begin()
 
     def on_close(self, owner: object, close: Callable[[], Coroutine[object, object, None]] | None) -> None:
-        """Has an owner's coroutine run before the loop ends; None takes that back."""
+        """Have an owner's coroutine run before the loop ends; None takes that back."""
         if close is None:
             self._closers.pop(owner, None)
         else:
@@ -199,14 +200,14 @@ class Portal:
 
 
 def _asleep() -> _thread.LockType:
-    """Something to sleep on. Not kept for the next call: who gave up may still be woken."""
+    """Something to sleep on. It is not used again: a caller that gave up may still be woken."""
     asleep = _thread.allocate_lock()
     asleep.acquire()
     return asleep
 
 
 def _sleep(asleep: _thread.LockType, patience: float) -> None:
-    """Until it is woken. Raises PortalStuck after so many seconds; -1 for ever."""
+    """Sleep until woken. Raises PortalStuck after so many seconds; -1 is for ever."""
     if not (asleep.acquire(True, patience) or asleep.acquire(True, _RESUMED)):
         raise PortalStuck("the lock library's thread did not answer in time")
 

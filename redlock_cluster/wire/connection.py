@@ -195,7 +195,7 @@ class Connection(asyncio.Protocol):
         self.silent = True
 
     def judge(self) -> bool:
-        """Whether it is impaired now. What it was when last judged decides when the upstream is told to refresh."""
+        """Whether it is impaired now. The upstream refreshes when that is not what it was before."""
         self.impaired = self.silent or self.full
         return self.impaired
 

@@ -1,4 +1,4 @@
-"""When rounds stop waiting for votes: one timer for all rounds in flight."""
+"""Until when answers are waited for: one timer for everything that is under way."""
 
 from __future__ import annotations
 
@@ -16,25 +16,27 @@ GRACE = 0.001
 """The least that is waited after a deadline, seconds."""
 
 
-_NOW_AND_THEN = 63  # rounds that are over are thrown out whenever 64 more have come
+_NOW_AND_THEN = 63  # what is answered is thrown out whenever 64 more have come
 
 
 class Expiring(Protocol):
-    """A round that waits for votes until its deadline."""
+    """What waits for answers until its deadline."""
 
     @property
     def outstanding(self) -> int:
-        """Mask of the servers that have not voted."""
+        """Mask of the servers that have not answered."""
 
     def expire(self) -> None:
-        """The deadline has passed: who has not voted is ABSENT."""
+        """The deadline has passed; nobody waits for these any more."""
 
 
 class Deadlines:
-    """Rounds by their deadlines, with one timer: most rounds are long over when it fires.
+    """What waits for answers, by its deadline, with one timer: most of it is long answered when that fires.
 
-    A deadline alone condemns nobody. When the timer finds a round due, the process may have been suspended or busy:
-    its commands may have left late, and replies may lie unread in the sockets. So what is due waits once more, as long
+    loop, clock: the engine's
+
+    A deadline alone condemns nobody. When the timer finds something due, the process may have been suspended or busy:
+    the commands may have left late, and replies may lie unread in the sockets. So what is due waits once more, as long
     as the timer was late and GRACE at least, and expires only when it was due before that wait.
     """
 
@@ -50,7 +52,7 @@ class Deadlines:
         self._condemned = float("-inf")  # deadlines up to here have had their second wait
 
     def add(self, deadline: float, waiting: Expiring) -> None:
-        """A round started that waits for votes until the deadline, engine time."""
+        """Expire `waiting` at the deadline, engine time, unless it is answered before."""
         steady = self._steady
         if not len(steady) & _NOW_AND_THEN:
             while steady and not steady[0][1].outstanding:
@@ -65,14 +67,14 @@ class Deadlines:
             self._arm(deadline)
 
     def close(self) -> None:
-        """Expires everything that waits still."""
+        """Expire everything that still waits."""
         if self._timer is not None:
             self._timer.cancel()
         while (first := self._first()) is not None:
             first[1].expire()
 
     def _first(self) -> tuple[float, Expiring] | None:
-        """Takes out the round with the earliest deadline."""
+        """Take out what has the earliest deadline."""
         if self._early and (not self._steady or self._early[0][0] < self._steady[0][0]):
             deadline, _, waiting = heappop(self._early)
             return deadline, waiting

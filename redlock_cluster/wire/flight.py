@@ -13,7 +13,7 @@ The invariants, for each server i that the flight goes to:
     passed                         the messages before it are through: `needed` servers have answered them
     finished                       how many servers have answered all
 
-A message that counts alone is never told `on_quorum` by its flight, and one that does not has heard nothing but that.
+For a message that counts alone, its flight never calls `on_quorum`; for one that does not, it calls nothing else.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from redlock_cluster.wire.ports import ConnectionFailed
 __all__ = ["Facts", "Handshake"]
 
 _NOT_YET = frozenset({"LOADING", "BUSY", "MASTERDOWN", "NOAUTH"})
-_TELL_AS_THEY_ARE = frozenset({"WRONGPASS", "NOAUTH", "NOPERM", "LOADING", "DENIED"})
+_SHOWN = frozenset({"WRONGPASS", "NOAUTH", "NOPERM", "LOADING", "DENIED"})
 
 _OLD_REFUSALS = ("ERR invalid password", "ERR Client sent AUTH, but no password is set")
 
@@ -48,7 +48,7 @@ class Handshake:
     probe_key: str
     scripts: tuple[bytes, ...]
 
-    async def shake(self, connection: Connection, server: ServerOptions) -> Facts:
+    async def perform(self, connection: Connection, server: ServerOptions) -> Facts:
         """Authenticate, select the database, ask.
 
         Raises ConnectionFailed when the server refuses, is no Redis-protocol server, or can't serve now (loading,
@@ -88,7 +88,7 @@ async def _hello(connection: Connection, server: ServerOptions) -> bool:
     reply = await connection.request("HELLO", 3, *credentials)
     if isinstance(reply, (dict, list)):
         return isinstance(reply, dict)
-    if isinstance(reply, ErrorReply) and reply.code in _TELL_AS_THEY_ARE:
+    if isinstance(reply, ErrorReply) and reply.code in _SHOWN:
         raise ConnectionFailed(_authentication(reply, password))
     if password is not None:
         user = (server.username,) if server.username else ()
@@ -105,7 +105,7 @@ def _authentication(reply: object, password: str | None) -> str:
     """Why the handshake failed, without what an error may repeat: old servers echo a command's arguments."""
     if not isinstance(reply, ErrorReply):
         return "what answers there is not a Redis-protocol server"
-    if reply.code in _TELL_AS_THEY_ARE or (password and reply.text in _OLD_REFUSALS):
+    if reply.code in _SHOWN or (password and reply.text in _OLD_REFUSALS):
         return reply.text.replace(password, "…") if password else reply.text
     if password and password in reply.text:
         return "the server refused the handshake"
@@ -113,7 +113,7 @@ def _authentication(reply: object, password: str | None) -> str:
 
 
 def _info(reply: object) -> dict[str, str]:
-    """The `name:value` lines of an INFO reply; none where the server would not tell."""
+    """The `name:value` lines of an INFO reply; none where the server would not say."""
     text = reply.decode("utf-8", "replace") if isinstance(reply, bytes) else reply
     if not isinstance(text, str):
         return {}
@@ -129,10 +129,10 @@ def _require_master(info: dict[str, str]) -> None:
 
 def _version_in(info: dict[str, str]) -> str:
     if "valkey_version" in info:
-        told = f"valkey {info['valkey_version']}"
+        name = f"valkey {info['valkey_version']}"
     else:
-        told = f"redis {info['redis_version']}" if "redis_version" in info else ""
-    return "".join(c for c in told[:64] if c.isprintable())
+        name = f"redis {info['redis_version']}" if "redis_version" in info else ""
+    return "".join(c for c in name[:64] if c.isprintable())
 
 
 @cache

@@ -203,7 +203,7 @@ class Keeper:
             async with asyncio.timeout(self._options.connect_timeout):
                 await self._dial(self._server, connection)
                 asked = self._clock()
-                facts = await self._handshake.shake(connection, self._server)
+                facts = await self._handshake.perform(connection, self._server)
                 latency = self._clock() - asked
                 connection.speak(facts.dialect)
                 if connection.alive:
