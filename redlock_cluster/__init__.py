@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from redlock_cluster.aio import AsyncSupervisor
-    from redlock_cluster.core.lease_record import LeaseState
+    from redlock_cluster.core.lease_record import LeaseState, LossReason
     from redlock_cluster.core.retry import RETRY, Policy
     from redlock_cluster.core.votes import ServerVote, Vote
     from redlock_cluster.default import AsyncDefaultSupervisor, AsyncRedlock, DefaultSupervisor, Redlock
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
         Contended,
         LeaseLost,
         LockNotAcquired,
-        LossReason,
         NotHeld,
         OptionsError,
         QuorumUnavailable,
@@ -74,7 +73,7 @@ __all__ = [
 
 _NAMES = {
     "aio": ("AsyncSupervisor",),
-    "core.lease_record": ("LeaseState",),
+    "core.lease_record": ("LeaseState", "LossReason"),
     "core.retry": ("RETRY", "Policy"),
     "core.votes": ("ServerVote", "Vote"),
     "default": ("AsyncDefaultSupervisor", "AsyncRedlock", "DefaultSupervisor", "Redlock"),
@@ -84,7 +83,6 @@ _NAMES = {
         "Contended",
         "LeaseLost",
         "LockNotAcquired",
-        "LossReason",
         "NotHeld",
         "OptionsError",
         "QuorumUnavailable",

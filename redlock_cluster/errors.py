@@ -12,8 +12,7 @@ RedlockError
 
 from __future__ import annotations
 
-import enum
-
+from redlock_cluster.core.lease_record import LossReason
 from redlock_cluster.core.votes import ServerVote
 
 __all__ = [
@@ -21,7 +20,6 @@ __all__ = [
     "Contended",
     "LeaseLost",
     "LockNotAcquired",
-    "LossReason",
     "NotHeld",
     "OptionsError",
     "QuorumUnavailable",
@@ -97,17 +95,6 @@ class Contended(LockNotAcquired):
 
 class QuorumUnavailable(LockNotAcquired):
     """Too many servers of the group did not vote in time, or their quorum came after the validity had run out."""
-
-
-class LossReason(enum.Enum):
-    """Why a lease was lost.
-
-    EXPIRED: its validity ran out. GONE: a quorum of the servers does not hold its token any more: somebody deleted the
-    key or took it over, or servers lost their memory.
-    """
-
-    EXPIRED = "expired"
-    GONE = "gone"
 
 
 class LeaseLost(_QuorumError):

@@ -24,9 +24,8 @@ from redlock_cluster.core.resource import Resource
 from redlock_cluster.core.tally import Outcome
 from redlock_cluster.core.token import Token
 from redlock_cluster.core.votes import ServerVote
-from redlock_cluster.errors import LossReason
 
-__all__ = ["LeaseRecord", "LeaseState"]
+__all__ = ["LeaseRecord", "LeaseState", "LossReason"]
 
 
 class LeaseState(enum.Enum):
@@ -37,6 +36,17 @@ class LeaseState(enum.Enum):
     UNKNOWN = "unknown"
     LOST = "lost"
     RELEASED = "released"
+
+
+class LossReason(enum.Enum):
+    """Why a lease was lost.
+
+    EXPIRED: its validity ran out. GONE: a quorum of the servers does not hold its token any more: somebody deleted the
+    key or took it over, or servers lost their memory.
+    """
+
+    EXPIRED = "expired"
+    GONE = "gone"
 
 
 _DONE: Final = Outcome.DONE

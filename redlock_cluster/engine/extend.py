@@ -16,7 +16,7 @@ import logging
 
 from redlock_cluster.core.decision import Decision
 from redlock_cluster.core.dialect import SCRIPTED, Dialect
-from redlock_cluster.core.lease_record import LeaseRecord, LeaseState
+from redlock_cluster.core.lease_record import LeaseRecord, LeaseState, LossReason
 from redlock_cluster.core.mode import Command, LockMode
 from redlock_cluster.core.resource import Resource, resource_text
 from redlock_cluster.core.tally import Outcome
@@ -25,7 +25,7 @@ from redlock_cluster.core.token import Token
 from redlock_cluster.engine.comparison import Comparison
 from redlock_cluster.engine.group import Group
 from redlock_cluster.engine.release import release_unheard
-from redlock_cluster.errors import LeaseLost, LossReason, NotHeld, QuorumUnavailable, RedlockError
+from redlock_cluster.errors import LeaseLost, NotHeld, QuorumUnavailable, RedlockError
 from redlock_cluster.wire.connection import Connection
 
 __all__ = ["Extension", "TokenExtension", "ended_elsewhere"]

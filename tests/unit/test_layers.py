@@ -18,7 +18,7 @@ PACKAGE = "redlock_cluster"
 MAY_IMPORT = {
     "errors": {"core"},
     "lua": set(),
-    "core": {"core", "errors", "lua"},
+    "core": {"core", "lua"},
     "options": {"options", "errors"},
     "wire": {"wire", "core", "options"},
     "engine": {"engine", "wire", "core", "lua", "options", "errors"},
