@@ -11,6 +11,7 @@ from redlock_cluster.aio import AsyncSupervisor
 from redlock_cluster.engine.deployments import Deployments
 from redlock_cluster.options import ServerOptions
 from redlock_cluster.options.file import load_options
+from redlock_cluster.testing.simulation import VirtualLoop
 from redlock_cluster.wire.ports import Ports
 
 Words = list[bytes]
@@ -29,24 +30,28 @@ def bulk(text: bytes) -> bytes:
 
 
 class Wire(asyncio.Transport):
-    """One connection, seen from the server: answers the greeting by itself, keeps every later command for the test."""
+    """One connection, seen from the server: answers the greeting by itself, keeps every later command for the test.
 
-    def __init__(self, protocol: asyncio.Protocol, client_id: int, run_id: bytes, probes: tuple[bytes, ...]) -> None:
+    greeted: the greeting is over
+    """
+
+    def __init__(self, group: Group, index: int, protocol: asyncio.Protocol) -> None:
         super().__init__()
-        self.protocol, self.client_id, self.run_id = protocol, client_id, run_id
+        self.group, self.index, self.protocol = group, index, protocol
+        self.client_id, self.run_id = 10 * (index + 1) + len(group.wires[index]), group.run_ids[index]
         self.commands: list[Words] = []
         self.writes: list[list[Words]] = []
-        self.closed = False
-        self._probes = iter(probes)
+        self.closed = self.greeted = False
+        self._probes = iter(group.probes)
         self._scripts = 2
-        self._greeted = False
         self._reader = hiredis.Reader()
 
     def write(self, data: bytes) -> None:  # type: ignore[override]
         assert not self.closed
+        self.group.news.set()
         self._reader.feed(data)
         written = list(self._parsed())
-        if self._greeted:
+        if self.greeted:
             self.writes.append(written)
             self.commands += written
             return
@@ -72,7 +77,9 @@ class Wire(asyncio.Transport):
                 return bulk(b"role:master\r\n")
             case [b"SCRIPT", *_]:
                 self._scripts -= 1
-                self._greeted = self._scripts == 0
+                if self._scripts == 0:
+                    self.greeted = True
+                    self.group.news.set()
                 return bulk(b"0" * 40)
             case [b"SET" | b"DELIFEQ" | b"DELEX", *_]:
                 return next(self._probes)
@@ -85,15 +92,19 @@ class Wire(asyncio.Transport):
 
     def break_off(self) -> None:
         """The connection breaks."""
-        self.closed = True
+        self._end()
         self.protocol.connection_lost(ConnectionResetError("reset"))
 
     def abort(self) -> None:
         self.close()
 
     def close(self) -> None:
-        self.closed = True
+        self._end()
         asyncio.get_running_loop().call_soon(self.protocol.connection_lost, None)
+
+    def _end(self) -> None:
+        self.closed = True
+        self.group.news.set()
 
 
 class Clock:
@@ -121,7 +132,12 @@ class Entropy:
 
 
 class Group:
-    """A supervisor over one group whose servers the test plays. wires: by server, the newest connection last."""
+    """A supervisor over one group whose servers the test plays. Its clock is the loop's unless it is given one.
+
+    wires: by server, the newest connection last; news: set whenever something happened on one of them
+    """
+
+    kind: type[Wire] = Wire
 
     def __init__(
         self,
@@ -134,6 +150,7 @@ class Group:
         self.run_ids = [b"run%d" % i for i in range(size)]
         self.refusing: set[int] = set()
         self.wires: list[list[Wire]] = [[] for _ in range(size)]
+        self.news = asyncio.Event()
         settings: dict[str, object] = {
             "servers": [{"port": 1000 + i} for i in range(size)],
             "pool_size": 1,
@@ -143,16 +160,15 @@ class Group:
             "retry_interval": "1ms",
             **options,
         }
-        ports = Ports(clock=clock, dial=self._dial, entropy=Entropy())
+        ports = Ports(clock or asyncio.get_running_loop().time, dial=self._dial, entropy=Entropy())
         self.supervisor = AsyncSupervisor.over(Deployments(load_options(settings), ports), "default")
 
     async def _dial(self, server: ServerOptions, protocol: asyncio.Protocol) -> None:
         index = server.port - 1000
         if index in self.refusing:
             raise ConnectionRefusedError("refused")
-        lives = self.wires[index]
-        wire = Wire(protocol, 10 * (index + 1) + len(lives), self.run_ids[index], self.probes)
-        lives.append(wire)
+        wire = self.kind(self, index, protocol)
+        self.wires[index].append(wire)
         protocol.connection_made(wire)
 
     async def __aenter__(self) -> Group:
@@ -171,20 +187,30 @@ class Group:
         """Every command on each server's newest connection, in order."""
         return [wire.commands for wire in self.now]
 
+    async def when(self, condition: Callable[[], object]) -> None:
+        """Waits until it is true; asked again whenever something happened on one of the servers' connections."""
+        async with asyncio.timeout(10):
+            while not condition():
+                self.news.clear()
+                await self.news.wait()
+
     async def reconnected(self, index: int, lives: int) -> Wire:
         """Waits until a server has had so many connections and the newest is greeted."""
-        for _ in range(2000):
-            if len(self.wires[index]) >= lives and self.wires[index][-1]._greeted:
-                await turns(5)
-                return self.wires[index][-1]
-            await asyncio.sleep(0.001)
-        raise AssertionError("not connected again")
+        await self.when(lambda: len(self.wires[index]) >= lives and self.wires[index][-1].greeted)
+        await turns(5)
+        return self.wires[index][-1]
 
 
 async def turns(number: int = 3) -> None:
     """Lets the loop turn."""
     for _ in range(number):
         await asyncio.sleep(0)
+
+
+async def passes(seconds: float) -> None:
+    """So much virtual time."""
+    assert isinstance(asyncio.get_running_loop(), VirtualLoop)
+    await asyncio.sleep(seconds)
 
 
 Answer = Callable[[Words], bytes | list[bytes]]
@@ -210,7 +236,6 @@ class AutomaticWire(Wire):
     """One connection, whose server says to every command what its group's `answers` and `greetings` say."""
 
     group: AutomaticGroup
-    index: int
 
     def write(self, data: bytes) -> None:  # type: ignore[override]
         seen = len(self.commands)
@@ -238,19 +263,13 @@ class AutomaticGroup(Group):
     mishaps: what reached the loop's exception handler
     """
 
+    kind = AutomaticWire
+
     def __init__(self, size: int = 3, **options: object) -> None:
         super().__init__(size, **options)  # type: ignore[arg-type]
         self.answers: list[Answer] = [honest] * size
         self.greetings: list[Callable[[Words, bytes], bytes | list[bytes]]] = [lambda _, usual: usual] * size
         self.mishaps: list[dict[str, object]] = []
-
-    async def _dial(self, server: ServerOptions, protocol: asyncio.Protocol) -> None:
-        index = server.port - 1000
-        lives = self.wires[index]
-        wire = AutomaticWire(protocol, 10 * (index + 1) + len(lives), self.run_ids[index], self.probes)
-        wire.group, wire.index = self, index
-        lives.append(wire)
-        protocol.connection_made(wire)
 
     async def __aenter__(self) -> AutomaticGroup:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: self.mishaps.append(context))
@@ -258,14 +277,16 @@ class AutomaticGroup(Group):
         self.tasks = asyncio.all_tasks() - {asyncio.current_task()}
         return self
 
+    async def __aexit__(self, *_: object) -> None:
+        # Closing asks those that refuse again until its time is over, and none passes while everybody answers at once.
+        self.answers = [honest] * self.size
+        await super().__aexit__()
+
     def whole(self) -> bool:
         """Whether nothing was raised where nobody catches it, and no task of the engine has ended."""
         return not self.mishaps and not any(task.done() for task in self.tasks)
 
     async def standing(self) -> None:
         """Waits until every server has a connection that is greeted."""
-        for _ in range(2000):
-            if all(wire._greeted and not wire.closed for wire in self.now):
-                return await turns(8)
-            await asyncio.sleep(0.001)
-        raise AssertionError("not connected again")
+        await self.when(lambda: all(wire.greeted and not wire.closed for wire in self.now))
+        await turns(8)

@@ -80,8 +80,7 @@ async def test_every_attempt_has_a_token_of_its_own() -> None:
     async with Group(3, max_retry=2) as group:
         task = asyncio.create_task(group.supervisor.lock("r", 10))
         for attempt in range(1, 4):
-            while len(group.now[0].commands) < 2 * attempt - 1:
-                await turns()
+            await group.when(lambda sent=2 * attempt - 1: len(group.now[0].commands) == sent)
             assert [wire.commands[-1] for wire in group.now] == [set_command(attempt)] * 3
             for wire in group.now:
                 wire.reply(bulk(OTHER))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ from secrecy import SECRETS
 
 from redlock_cluster import Err, Ok, ServerStatus
 
-from .scripted import NIL, REDIS_6, AutomaticGroup, Clock, Words, bulk, honest, turns
+from .scripted import NIL, REDIS_6, AutomaticGroup, Clock, Words, bulk, honest, passes, turns
 from .test_hostile_handshakes import resident, server
 from .test_hostile_replies import held, mended
 
@@ -55,7 +54,7 @@ async def test_a_server_that_drips_and_never_answers_is_given_up(drip: bytes) ->
 
         group.answers[1] = begins
         for _ in range(500):
-            await asyncio.sleep(0.001)
+            await passes(0.001)
             if wire.closed:
                 break
             if asked:
@@ -149,7 +148,8 @@ async def test_what_servers_tell_is_printable_and_short() -> None:
         assert tame(server(group, 1))
         group.greetings[1] = lambda words, usual: b"-LOADING " + wild + b"\r\n" if b"NX" in words else usual
         group.now[1].break_off()
-        await asyncio.sleep(0.005)
+        lives = len(group.wires[1])
+        await group.when(lambda: len(group.wires[1]) >= lives + 2)  # the next life has failed, and another begins
         assert tame(server(group, 1))
 
 

@@ -18,7 +18,7 @@ from redlock_cluster import AsyncLease, LeaseState, QuorumUnavailable
 from redlock_cluster.core.replies import ErrorReply
 
 from .rubbish import RUBBISH, heard, pieces
-from .scripted import REDIS_6, VALKEY_9, Answer, AutomaticGroup, Clock, Words, honest, turns
+from .scripted import REDIS_6, VALKEY_9, Answer, AutomaticGroup, Clock, Wire, Words, honest, passes, turns
 
 HOSTILE = (1, 2)
 
@@ -112,8 +112,7 @@ async def end_of_predecessors(group: AutomaticGroup, turn: Callable[[], None]) -
     group.answers = [honest, lambda _: [], lambda _: []]
     assert not await decided(group, group.supervisor.lock("r", 10, wait=0))
     turn()
-    for _ in range(20):  # some lives, each with an end
-        await asyncio.sleep(0.001)
+    await passes(0.02)  # some lives, each with an end
 
 
 Operation = Callable[[AutomaticGroup, Callable[[], None]], Awaitable[None]]
@@ -151,16 +150,15 @@ async def test_rubbish_from_two_of_three_servers_is_no_lock_no_release_and_no_ex
         assert len(lease.held_on) == 3
 
 
+def health_checks(lives: list[Wire]) -> int:
+    return sum(words == [b"TIME"] for wire in lives for words in wire.commands)
+
+
 @pytest.mark.parametrize("case", list(RUBBISH))
 async def test_rubbish_to_a_health_check_closes_that_connection_at_most(case: str) -> None:
     async with AutomaticGroup(3, health_check_interval="2ms") as group:
         group.answers[1:] = [lambda words: RUBBISH[case] if words == [b"TIME"] else honest(words)] * 2
-        for _ in range(1000):
-            if all(sum(words == [b"TIME"] for wire in lives for words in wire.commands) > 1 for lives in group.wires):
-                break
-            await asyncio.sleep(0.001)
-        else:
-            raise AssertionError("not asked again")
+        await group.when(lambda: all(health_checks(lives) > 1 for lives in group.wires))
         await mended(group)
         assert len((await held(group)).held_on) == 3
 
