@@ -77,9 +77,12 @@ async def test_any_words_in_a_greeting_leave_the_others_and_the_next_greeting_al
 @settings(max_examples=100)
 async def test_any_text_that_a_server_tells_of_itself_is_taken(info: bytes) -> None:
     async with AutomaticGroup(3, clock=Clock()) as group:
-        await greeted_by(
-            group, lambda words, usual: bulk(info + b"\r\n:\r\nrole:master") if b"INFO" in words else usual
-        )
+        told = bulk(info + b"\r\n:\r\nrole:master")
+        group.greetings[1:] = [lambda words, usual: told if b"INFO" in words else usual] * 2
+        for wire in group.now[1:]:
+            wire.break_off()
+        await group.standing()
+        assert [len(lives) for lives in group.wires] == [1, 2, 2]
         assert len((await held(group)).held_on) == 3
 
 

@@ -353,7 +353,8 @@ async def test_a_token_whose_release_a_server_refused_is_owed_to_it(refusal: byt
         for wire, reply in zip(group.now, (ONE, ONE, refusal), strict=True):
             wire.reply(reply)
         assert await task == Ok(None)
-        await group.when(lambda: release(7) in group.now[2].commands)
+        wire = group.now[2]
+        await group.when(lambda: release(7) in wire.commands)
 
 
 async def test_a_server_that_declined_the_set_is_not_asked_to_release() -> None:

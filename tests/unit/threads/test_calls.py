@@ -73,7 +73,7 @@ async def test_call_given_up_does_not_try_again() -> None:
 async def test_what_comes_although_it_was_given_up_is_taken_back_once() -> None:
     async def stubborn() -> str:
         with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.sleep(5)
+            await asyncio.Event().wait()
         return "done"
 
     undone: list[str] = []
