@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
@@ -122,18 +122,34 @@ class Api:
 
 async def eventually(condition: Callable[[], object], seconds: float = 8.0) -> None:
     """Poll until the condition, plain or async, holds; the test fails when it does not in time."""
-    deadline = time.monotonic() + seconds
-    while not (await met if inspect.isawaitable(met := condition()) else met):
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {inspect.getsource(condition).strip()}"
-        await asyncio.sleep(0.002)
+
+    async def met() -> object:
+        return await held if inspect.isawaitable(held := condition()) else held
+
+    await _polled(met, lambda: inspect.getsource(condition).strip(), seconds)
 
 
 async def everywhere(read: Callable[[], list[Any]], wanted: object, seconds: float = 8.0) -> None:
     """Poll until the list read from the servers has the wanted value at each place."""
+
+    async def met() -> bool:
+        return (values := read()) == [wanted] * len(values)
+
+    await _polled(met, lambda: f"everywhere {wanted!r}: {read()}", seconds)
+
+
+async def _polled(met: Callable[[], Awaitable[object]], wanted: Callable[[], str], seconds: float) -> None:
     deadline = time.monotonic() + seconds
-    while (values := read()) != [wanted] * len(values):
-        assert time.monotonic() < deadline, f"not within {seconds:g} s everywhere {wanted!r}: {values}"
+    while not await met():
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {wanted()}"
+        # Real servers tell nobody when a key is gone, nor a supervisor when its state changes. Where a command is what
+        # is waited for, they do: see `Record.attempted`.
         await asyncio.sleep(0.002)
+
+
+async def passes(seconds: float) -> None:
+    """Real time passes, for a test whose subject is that: real servers and their client have no other."""
+    await asyncio.sleep(seconds)
 
 
 async def within(seconds: float, awaitable: Any) -> Any:

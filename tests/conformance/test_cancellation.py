@@ -9,8 +9,9 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,25 @@ from redlock_cluster import Err, Ok, Supervisor
 
 from .adapter import Api, eventually, everywhere, within
 from .conftest import Make
-from .servers import ServerGroup
+from .monitor import recorded
+from .servers import PREFIX, ServerGroup
 
 asyncio_only = pytest.mark.parametrize("face", ["asyncio"], indirect=True)
 one_version = pytest.mark.parametrize("servers", ["valkey-9"], indirect=True)
 two_versions = pytest.mark.parametrize("servers", ["valkey-9", "redis-6"], indirect=True)
+
+
+RETRIES = 6
+"""So many retry intervals pass while a call that began later is refused: time for anything forgotten to come back."""
+
+
+@contextmanager
+def somebodys(servers: ServerGroup) -> Iterator[str]:
+    """A resource that somebody else holds."""
+    name = f"somebodys-{uuid.uuid4().hex}"
+    servers.put(PREFIX + name.encode(), b"somebody", servers.everyone)
+    yield name
+    servers.delete(PREFIX + name.encode())
 
 
 @asyncio_only
@@ -71,18 +86,22 @@ class TestCancelledTask:
 
     @two_versions
     async def test_waiting_lock_cancelled_leaves_nothing_and_never_comes_back(
-        self, api: Api, servers: ServerGroup, resource: str, key: bytes
+        self, make: Make, servers: ServerGroup, resource: str, key: bytes
     ) -> None:
+        api = await make(max_retry=RETRIES)
         servers.put(key, b"somebody", servers.everyone)
-        waiting = [asyncio.ensure_future(api.lock(resource, 30, wait=None)) for _ in range(5)]
-        await asyncio.sleep(0.04)
-        for task in waiting:
-            task.cancel()
-        await asyncio.wait(waiting)
+        with recorded(servers) as record:
+            waiting = [asyncio.ensure_future(api.lock(resource, 30, wait=None)) for _ in range(5)]
+            await record.attempted(key, 2 * len(waiting))
+            for task in waiting:
+                task.cancel()
+            await asyncio.wait(waiting)
         assert all(task.cancelled() for task in waiting)
         assert servers.keys(resource) == [{key}] * servers.size
         servers.delete(key)
-        await asyncio.sleep(0.06)  # six retry intervals: time for anything forgotten to come back
+        with somebodys(servers) as other, recorded(servers) as record:
+            assert await api.lock(other, 30) == Err("lock_failure")
+        assert record.about(key) == []
         assert servers.keys(resource) == [set()] * servers.size
         assert await api.lock(resource, 30, wait=0)
 
@@ -91,13 +110,15 @@ class TestCancelledTask:
         self, make: Make, servers: ServerGroup, resource: str
     ) -> None:
         api = await make(server_timeout=5000)
-        with servers.paused(servers.everyone):
+        with recorded(servers) as record, servers.paused(servers.everyone):
             waiting = [asyncio.ensure_future(api.lock(f"{resource}-{n}", 30)) for n in range(5)]
-            await asyncio.sleep(0.03)
+            for _ in range(5):  # what is sent in one turn of the loop is written at its end
+                await asyncio.sleep(0)
             for task in waiting:
                 task.cancel()
             await asyncio.wait(waiting, timeout=1)
             assert all(task.cancelled() for task in waiting)
+        assert len(record.sets(resource.encode())) == len(waiting) * servers.size
         await everywhere(lambda: servers.keys(resource), set())
 
     @one_version
@@ -162,12 +183,16 @@ class TestInterruptedThread:
 
     def test_waiting_lock_interrupted_never_comes_back(self, servers: ServerGroup, resource: str, key: bytes) -> None:
         servers.put(key, b"somebody", servers.everyone)
-        with Supervisor(servers.options()) as supervisor:
+        with Supervisor(servers.options(max_retry=RETRIES)) as supervisor:
             signal.setitimer(signal.ITIMER_REAL, 0.05)
             with pytest.raises(Interrupt):
                 supervisor.lock(resource, 30, wait=None)
             servers.delete(key)
-            time.sleep(0.06)  # six retry intervals: time for anything forgotten to come back
+            with somebodys(servers) as other:
+                assert supervisor.lock(other, 30, wait=0) == Err("lock_failure")  # the loop has heard of it before
+                with recorded(servers) as record:
+                    assert supervisor.lock(other, 30) == Err("lock_failure")
+            assert record.about(key) == []
             assert servers.keys(resource) == [set()] * servers.size
             assert supervisor.lock(resource, 30, wait=0)
 
@@ -229,11 +254,14 @@ def test_keyboard_interrupt_of_a_process_leaves_nothing(
     servers.put(key + b"-2", b"somebody", servers.everyone)
     arguments = [sys.executable, "-c", textwrap.dedent(code), resource + "-1", resource + "-2"]
     environment = {**os.environ, "REDLOCK_OPTIONS": str(options_file(servers.options()))}
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env=environment) as process:
+    with (
+        recorded(servers) as record,
+        subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env=environment) as process,
+    ):
         try:
             assert process.stdout
             assert process.stdout.readline() == "inside\n"
-            time.sleep(0.05)
+            record.wait(key + b"-2", 2)
             process.send_signal(signal.SIGINT)
             assert process.stdout.read() == "interrupted\n"
             assert process.wait(10) == 0

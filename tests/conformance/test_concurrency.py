@@ -68,7 +68,7 @@ def test_threads_on_one_supervisor_exclude_each_other(servers: ServerGroup, reso
         for _turn in range(4):
             with supervisor.mutex(resource, 30, wait=None) as lease:
                 seen = room.enter()
-                threading.Event().wait(0.0005)  # lets the other threads run
+                assert supervisor.is_locked(resource)  # meanwhile the other threads run
                 assert lease.valid
                 room.leave(seen)
 
@@ -89,7 +89,7 @@ async def test_both_faces_exclude_each_other(servers: ServerGroup, resource: str
             for _ in range(4):
                 lease = await api.held(resource, 30, wait=None)
                 seen = room.enter()
-                await asyncio.sleep(0.0005)
+                assert await api.is_locked(resource)  # meanwhile the others run
                 room.leave(seen)
                 assert await api.unlock(resource, lease) == Ok(None)
 

@@ -10,8 +10,8 @@ from redlock_cluster import Contended, Err, Ok, QuorumUnavailable, Vote
 
 from .adapter import Api, eventually, everywhere
 from .conftest import Make
+from .monitor import recorded
 from .servers import ServerGroup
-from .wire import recorded
 
 one_version = pytest.mark.parametrize("servers", ["valkey-9"], indirect=True)
 holder_is_told_or_not = pytest.mark.parametrize("servers", ["valkey-9", "redis-6"], indirect=True)

@@ -11,7 +11,7 @@ import pytest
 
 from redlock_cluster import Err, LeaseLost, LeaseState, NotHeld, Ok, QuorumUnavailable
 
-from .adapter import Api, eventually, everywhere
+from .adapter import Api, eventually, everywhere, passes
 from .conftest import Make
 from .servers import ServerGroup
 
@@ -46,9 +46,12 @@ class TestValidity:
         api = await make(**SHORT_LIVED)
         lease = await api.held(resource, 10)
         seen = [lease.remaining]
-        while lease.valid:
+
+        def over() -> bool:
             seen.append(lease.remaining)
-            await asyncio.sleep(0.01)
+            return not lease.valid
+
+        await eventually(over)
         assert seen == sorted(seen, reverse=True)
         assert lease.remaining == 0
         assert lease.state is LeaseState.LOST
@@ -99,7 +102,7 @@ class TestValidity:
         api = await make(drift_factor=0.995)
         with servers.paused(servers.everyone):
             attempt = asyncio.ensure_future(api.lock(resource, 10, wait=0))
-            await asyncio.sleep(0.1)  # every byte is sent, and 10 s * 0.5 % is over
+            await passes(0.1)  # every byte is sent, and 10 s * 0.5 % is over
             servers.resume()
             result = await attempt
         assert result == Err("unavailable")
@@ -247,7 +250,6 @@ class TestExtension:
         with servers.paused(servers.everyone):
             round_ = asyncio.ensure_future(api.extend(resource, lease, 1000))
             await eventually(lambda: lease.remaining == 0)
-            await asyncio.sleep(0.02)
             servers.resume()
             assert await round_ == Err("not_held")
         assert lease.state is LeaseState.LOST

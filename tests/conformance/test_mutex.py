@@ -24,8 +24,8 @@ from redlock_cluster import (
 
 from .adapter import Api, eventually, everywhere, within
 from .conftest import Make
+from .monitor import recorded
 from .servers import ServerGroup
-from .wire import recorded
 
 one_version = pytest.mark.parametrize("servers", ["valkey-9"], indirect=True)
 two_versions = pytest.mark.parametrize("servers", ["valkey-9", "redis-6"], indirect=True)
@@ -187,11 +187,14 @@ class TestContention:
 
     @one_version
     @pytest.mark.parametrize("how", ["-1", "made for ever"])
-    async def test_acquire_for_ever_gets_what_is_released(self, api: Api, resource: str, how: str) -> None:
+    async def test_acquire_for_ever_gets_what_is_released(
+        self, api: Api, servers: ServerGroup, resource: str, key: bytes, how: str
+    ) -> None:
         lease = await api.held(resource)
         mutex = await api.mutex(resource, 30, wait=0 if how == "-1" else None)
-        waiting = asyncio.ensure_future(api.run(mutex.acquire, timeout=-1 if how == "-1" else None))
-        await asyncio.sleep(0.05)
+        with recorded(servers) as record:
+            waiting = asyncio.ensure_future(api.run(mutex.acquire, timeout=-1 if how == "-1" else None))
+            await record.attempted(key, 2)
         assert not waiting.done()
         await api.unlock(resource, lease)
         assert await within(5, waiting) is True
@@ -416,7 +419,7 @@ class TestCancellation:
         async def use() -> None:
             async with api.entered(await api.mutex(resource, 30)):
                 entered.set()
-                await asyncio.sleep(60)
+                await asyncio.sleep(60)  # a body that is under way when it is cancelled
 
         task = asyncio.ensure_future(use())
         await entered.wait()
@@ -434,7 +437,7 @@ class TestCancellation:
             async def use(entered: asyncio.Event = entered) -> None:
                 async with api.entered(await api.mutex(resource, 30)):
                     entered.set()
-                    await asyncio.sleep(60)
+                    await asyncio.sleep(60)  # a body that is under way when it is cancelled
 
             task = asyncio.ensure_future(use())
             await entered.wait()

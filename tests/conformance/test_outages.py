@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -15,12 +15,18 @@ from redlock_cluster.testing import reserve_port
 
 from .adapter import Api, eventually, everywhere, within
 from .conftest import Make
+from .monitor import recorded
 from .servers import OPTIONS, ServerGroup, ServerPool
-from .wire import recorded
 
 two_versions = pytest.mark.parametrize("servers", ["valkey-9", "redis-6"], indirect=True)
 one_version = pytest.mark.parametrize("servers", ["valkey-9"], indirect=True)
 odd_sizes = pytest.mark.parametrize("servers", ["valkey-9", "mixed-of-five"], indirect=True)
+
+
+async def given_up(api: Api, where: Sequence[int]) -> bool:
+    """Whether connections to these servers were ended, and new ones have been tried in vain."""
+    told = (await api.status()).clusters[0].groups[0].servers
+    return all(told[i].state is ServerState.DOWN and "connect timeout" in told[i].last_error for i in where)
 
 
 class TestSilence:
@@ -147,7 +153,7 @@ class TestSilence:
         with servers.paused(servers.majority):
             for number in range(4):
                 assert await api.lock(f"{resource}-{number}", 30, wait=0) == Err("unavailable")
-            await asyncio.sleep(0.4)
+            await eventually(lambda: given_up(api, servers.majority))
         await everywhere(lambda: servers.keys(resource), set())
 
     @one_version
@@ -158,7 +164,7 @@ class TestSilence:
         lease = await api.held(resource, 30)
         with servers.paused(servers.everyone):
             assert await api.extend(resource, lease, 30) == Err("unavailable")
-            await asyncio.sleep(0.3)
+            await eventually(lambda: given_up(api, servers.everyone))
             assert lease.valid
         await eventually(lambda: api.extend(resource, lease, 30))
         assert await api.unlock(resource, lease) == Ok(None)

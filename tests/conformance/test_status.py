@@ -19,8 +19,8 @@ from redlock_cluster import (
 
 from .adapter import Api, eventually, everywhere
 from .conftest import Make
+from .monitor import recorded
 from .servers import ServerGroup
-from .wire import recorded
 
 one_version = pytest.mark.parametrize("servers", ["valkey-9"], indirect=True)
 

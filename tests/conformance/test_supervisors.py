@@ -29,6 +29,7 @@ from redlock_cluster import (
 
 from .adapter import Api, eventually, everywhere, within
 from .conftest import Make
+from .monitor import recorded
 from .servers import ServerGroup
 
 one_version = pytest.mark.parametrize("servers", ["valkey-9"], indirect=True)
@@ -196,12 +197,15 @@ class TestClose:
     ) -> None:
         api = await make()
         servers.put(key, b"somebody", servers.everyone)
-        mutex = await api.mutex(resource, 30, wait=wait)
-        waiting = [
-            asyncio.ensure_future(api.lock(resource, 30, wait=wait)),
-            asyncio.ensure_future(api.run(mutex.acquire)),
-        ]
-        await asyncio.sleep(0.05)
+        servers.put(key + b"-2", b"somebody", servers.everyone)
+        mutex = await api.mutex(resource + "-2", 30, wait=wait)
+        with recorded(servers) as record:
+            waiting = [
+                asyncio.ensure_future(api.lock(resource, 30, wait=wait)),
+                asyncio.ensure_future(api.run(mutex.acquire)),
+            ]
+            for name in (key + b"-2", key):
+                await record.attempted(name, 2)
         await within(5, api.close())
         for result in await within(5, asyncio.gather(*waiting, return_exceptions=True)):
             assert type(result) is ClosedError

@@ -10,8 +10,8 @@ from redlock_cluster import Err, LeaseState, Ok
 
 from .adapter import Api, eventually, everywhere
 from .conftest import Make
+from .monitor import recorded
 from .servers import ServerGroup
-from .wire import recorded
 
 one_version = pytest.mark.parametrize("servers", ["valkey-9"], indirect=True)
 

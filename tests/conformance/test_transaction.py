@@ -14,8 +14,8 @@ from redlock_cluster import Contended, Err, Ok, QuorumUnavailable
 
 from .adapter import Api, everywhere
 from .conftest import Make
+from .monitor import recorded
 from .servers import ServerGroup
-from .wire import recorded
 
 one_version = pytest.mark.parametrize("servers", ["valkey-9"], indirect=True)
 two_versions = pytest.mark.parametrize("servers", ["valkey-9", "redis-6"], indirect=True)
@@ -86,6 +86,11 @@ async def test_outage_is_unavailable_and_calls_nothing(api: Api, servers: Server
     assert called == []
 
 
+def outlast_the_lease() -> None:
+    """The subject of these tests: a function that takes longer than the lease's validity, which is 48 ms."""
+    time.sleep(0.08)
+
+
 @one_version
 async def test_lease_that_ran_out_meanwhile_is_logged_and_the_value_returned(
     make: Make, servers: ServerGroup, resource: str, key: bytes, caplog: pytest.LogCaptureFixture
@@ -93,7 +98,7 @@ async def test_lease_that_ran_out_meanwhile_is_logged_and_the_value_returned(
     api = await make(drift_factor=0.995)
 
     def fn() -> str:
-        time.sleep(0.08)
+        outlast_the_lease()
         return "value"
 
     with caplog.at_level(logging.WARNING):
@@ -110,7 +115,7 @@ async def test_error_after_the_lease_ran_out_is_the_functions_own(
     error = BodyError("own")
 
     def fn() -> None:
-        time.sleep(0.08)
+        outlast_the_lease()
         raise error
 
     with pytest.raises(BodyError) as caught, caplog.at_level(logging.WARNING):
@@ -231,7 +236,7 @@ async def test_cancelled_function_is_unlocked(api: Api, servers: ServerGroup, re
 
     async def fn() -> None:
         started.set()
-        await asyncio.sleep(60)
+        await asyncio.sleep(60)  # a function that is under way when it is cancelled
 
     task = asyncio.ensure_future(api.transaction(resource, 30, fn))
     await started.wait()

@@ -13,8 +13,8 @@ from redlock_cluster import Err, LeaseState, Ok
 
 from .adapter import Api, everywhere
 from .conftest import Make
+from .monitor import recorded
 from .servers import PREFIX, ServerGroup
-from .wire import recorded
 
 pytestmark = pytest.mark.parametrize("servers", ["valkey-9"], indirect=True)
 

@@ -13,8 +13,8 @@ from redlock_cluster import RETRY, Err, Ok, Policy
 
 from .adapter import Api, eventually, everywhere, within
 from .conftest import Make
+from .monitor import recorded
 from .servers import ServerGroup
-from .wire import recorded
 
 one_version = pytest.mark.parametrize("servers", ["valkey-9"], indirect=True)
 two_versions = pytest.mark.parametrize("servers", ["valkey-9", "redis-6"], indirect=True)
@@ -114,8 +114,9 @@ async def test_waiter_gets_what_is_released(
 ) -> None:
     holder, waiter = await make(), await make(max_retry=0)
     lease = await holder.held(resource)
-    waiting = asyncio.ensure_future(waiter.held(resource, 30, wait=wait))
-    await asyncio.sleep(0.05)
+    with recorded(servers) as record:
+        waiting = asyncio.ensure_future(waiter.held(resource, 30, wait=wait))
+        await record.attempted(key, 2)
     assert not waiting.done()
     await holder.unlock(resource, lease)
     second = await within(5, waiting)
@@ -126,10 +127,13 @@ async def test_waiter_gets_what_is_released(
 
 
 @two_versions
-async def test_waiter_in_the_same_supervisor_gets_what_is_released(api: Api, resource: str) -> None:
+async def test_waiter_in_the_same_supervisor_gets_what_is_released(
+    api: Api, servers: ServerGroup, resource: str, key: bytes
+) -> None:
     lease = await api.held(resource)
-    waiting = asyncio.ensure_future(api.held(resource, 30, wait=None))
-    await asyncio.sleep(0.03)
+    with recorded(servers) as record:
+        waiting = asyncio.ensure_future(api.held(resource, 30, wait=None))
+        await record.attempted(key, 2)
     assert not waiting.done()
     await api.unlock(resource, lease)
     assert (await within(5, waiting)).valid
@@ -151,8 +155,9 @@ async def test_waiter_gets_what_is_deleted_by_anybody(
 ) -> None:
     api = await make(max_retry=0)
     servers.put(key, b"stuck", servers.everyone, px=None)
-    waiting = asyncio.ensure_future(api.held(resource, 30, wait=None))
-    await asyncio.sleep(0.05)
+    with recorded(servers) as record:
+        waiting = asyncio.ensure_future(api.held(resource, 30, wait=None))
+        await record.attempted(key, 2)
     assert not waiting.done()
     servers.delete(key)
     assert (await within(5, waiting)).valid
@@ -162,10 +167,10 @@ async def test_waiter_gets_what_is_deleted_by_anybody(
 async def test_waiter_gets_a_quorum_that_comes_back(
     make: Make, servers: ServerGroup, resource: str, key: bytes
 ) -> None:
-    api = await make(server_timeout=50)
+    api = await make(server_timeout=50, max_retry=3)
     with servers.paused(servers.majority):
         waiting = asyncio.ensure_future(api.held(resource, 30, wait=None))
-        await asyncio.sleep(0.15)
+        assert await api.lock(resource + "-2", 30) == Err("unavailable")  # it began later and tried four times
         assert not waiting.done()
     lease = await within(8, waiting)
     assert await api.unlock(resource, lease) == Ok(None)
@@ -176,13 +181,14 @@ async def test_waiter_gets_a_quorum_that_comes_back(
 async def test_last_attempt_decides_what_is_told(make: Make, servers: ServerGroup, resource: str, key: bytes) -> None:
     api = await make(max_retry=1000)
     servers.put(key, b"somebody", servers.everyone)
-    waiting = asyncio.ensure_future(api.lock(resource, 30, wait=0.3))
-    await asyncio.sleep(0.1)
+    with recorded(servers) as record:
+        waiting = asyncio.ensure_future(api.lock(resource, 30, wait=0.3))
+        await record.attempted(key, 2)
     with servers.out_of_memory(servers.everyone):
         assert await waiting == Err("unavailable")
     with servers.out_of_memory(servers.everyone):
         waiting = asyncio.ensure_future(api.lock(resource, 30, wait=0.3))
-        await asyncio.sleep(0.1)
+        assert await api.lock(resource + "-2", 30, wait=0.1) == Err("unavailable")  # it began later and tried often
     assert await waiting == Err("lock_failure")
 
 
@@ -205,10 +211,13 @@ async def test_waiters_share_one_lock_in_turn(make: Make, servers: ServerGroup, 
 
 
 @one_version
-async def test_wait_zero_beside_waiters_does_not_queue(api: Api, resource: str) -> None:
+async def test_wait_zero_beside_waiters_does_not_queue(
+    api: Api, servers: ServerGroup, resource: str, key: bytes
+) -> None:
     lease = await api.held(resource)
-    waiting = asyncio.ensure_future(api.held(resource, 30, wait=None))
-    await asyncio.sleep(0.02)
+    with recorded(servers) as record:
+        waiting = asyncio.ensure_future(api.held(resource, 30, wait=None))
+        await record.attempted(key, 2)
     begun = time.monotonic()
     assert await api.lock(resource, 30, wait=0) == Err("lock_failure")
     assert time.monotonic() - begun < 1

@@ -11,8 +11,8 @@ import pytest
 
 from .adapter import Api, everywhere
 from .conftest import Make
+from .monitor import recorded
 from .servers import ServerGroup
-from .wire import recorded
 
 one_version = pytest.mark.parametrize("servers", ["valkey-9"], indirect=True)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import re
 import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO, Final
@@ -35,10 +36,14 @@ class Command:
 
 
 class Record:
-    """The commands a group of servers executed; complete after its block has ended."""
+    """The commands a group of servers executed; complete after its block has ended.
 
-    def __init__(self) -> None:
+    streams: what MONITOR tells, by server
+    """
+
+    def __init__(self, streams: Sequence[BinaryIO]) -> None:
         self.commands: list[Command] = []
+        self._streams = streams
 
     def about(self, key: bytes) -> list[Command]:
         """Commands sent over a connection that name the key or a side key of it."""
@@ -48,11 +53,33 @@ class Record:
         """Attempts: every `SET key token … NX …`."""
         return [c for c in self.about(key) if c.name == "SET" and b"NX" in [word.upper() for word in c.words[3:]]]
 
+    async def attempted(self, key: bytes, times: int, where: Iterable[int] | None = None) -> None:
+        """Returns when each of these servers, of all by default, has executed so many attempts for this very key."""
+        await asyncio.to_thread(self.wait, key, times, where)
+
+    def wait(self, key: bytes, times: int, where: Iterable[int] | None = None) -> None:
+        """Blocks until each of these servers has executed so many attempts."""
+        for index in range(len(self._streams)) if where is None else where:
+            while len([c for c in self.sets(key) if (c.server, c.words[1]) == (index, key)]) < times:
+                self.commands.append(self._next(index))
+
+    def complete(self, mark: str) -> None:
+        """Reads on until each server tells of the mark."""
+        for index in range(len(self._streams)):
+            while (command := self._next(index)).words[-1] != mark.encode():
+                self.commands.append(command)
+
+    def _next(self, index: int) -> Command:
+        line = self._streams[index].readline()
+        assert line, "the server closed the connection that monitors it"
+        match = _LINE.match(line.decode("latin-1"))
+        assert match, line
+        return Command(index, match[1], tuple(ast.literal_eval(f'b"{word}"') for word in _WORD.findall(match[2])))
+
 
 @contextmanager
 def recorded(servers: ServerGroup) -> Iterator[Record]:
     """What the servers execute inside the block."""
-    record = Record()
     with ExitStack() as stack:
         streams = []
         for server in servers.embedded:
@@ -61,21 +88,11 @@ def recorded(servers: ServerGroup) -> Iterator[Record]:
             stream = stack.enter_context(connection.makefile("rb"))
             assert stream.readline() == b"+OK\r\n"
             streams.append(stream)
+        record = Record(streams)
         yield record
-        for index, stream in enumerate(streams):
+        mark = uuid.uuid4().hex
+        for client in servers.clients:
             # What others sent before may be read after this first command, in the same turn of the server's loop.
-            servers.clients[index].ping()
-            mark = uuid.uuid4().hex
-            servers.clients[index].echo(mark)
-            record.commands += _until(stream, mark, index)
-
-
-def _until(stream: BinaryIO, mark: str, index: int) -> Iterator[Command]:
-    for line in stream:
-        match = _LINE.match(line.decode("latin-1"))
-        assert match, line
-        words = tuple(ast.literal_eval(f'b"{word}"') for word in _WORD.findall(match[2]))
-        if words[-1] == mark.encode():
-            return
-        yield Command(index, match[1], words)
-    raise AssertionError("the server closed the connection that monitors it")
+            client.ping()
+            client.echo(mark)
+        record.complete(mark)
