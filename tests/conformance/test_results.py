@@ -206,19 +206,33 @@ async def test_attribute_of_a_lease_cannot_be_written(api: Api, resource: str, n
 
 @one_version
 async def test_quorum_errors_survive_pickling(api: Api, resource: str) -> None:
-    import pickle
-
     await api.held(resource)
     error: Any = (await api.refused(resource, wait=0)).error
-    copy = pickle.loads(pickle.dumps(error))
-    assert (type(copy), str(copy), copy.votes, copy.elapsed) == (type(error), str(error), error.votes, error.elapsed)
+    kept = pickle.loads(pickle.dumps(error))
+    assert (type(kept), str(kept), kept.votes, kept.elapsed) == (type(error), str(error), error.votes, error.elapsed)
 
 
-def test_exceptions_form_the_documented_tree() -> None:
-    assert issubclass(Contended, LockNotAcquired)
-    assert issubclass(QuorumUnavailable, LockNotAcquired)
-    assert not issubclass(LeaseLost, LockNotAcquired)
-    assert not issubclass(NotHeld, LockNotAcquired)
+@one_version
+async def test_handler_for_locks_not_acquired_gets_refusals_and_outages_but_no_losses(
+    api: Api, servers: ServerGroup, resource: str
+) -> None:
+    mutex = await api.mutex(resource, 30, wait=0)
+
+    async def caught() -> str:
+        try:
+            async with api.entered(mutex) as lease:
+                await api.unlock(resource, lease.token)
+        except LockNotAcquired:
+            return "not acquired"
+        except RedlockError:
+            return "lost"
+        return "nothing"
+
+    assert await caught() == "lost"
+    with servers.out_of_memory(servers.everyone):
+        assert await caught() == "not acquired"
+    await api.held(resource)
+    assert await caught() == "not acquired"
 
 
 @pytest.mark.parametrize(

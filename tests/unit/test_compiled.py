@@ -21,7 +21,3 @@ def test_a_compiled_module_has_no_coroutines(file: str) -> None:
         node.lineno for node in ast.walk(ast.parse((ROOT / file).read_text())) if isinstance(node, ast.AsyncFunctionDef)
     ]
     assert not found
-
-
-def test_compiling_is_asked_for() -> None:
-    assert HOOK["enable-by-default"] is False

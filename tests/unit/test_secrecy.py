@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 import pickle
 import traceback
 from collections.abc import Iterator
@@ -96,8 +95,15 @@ def test_of_many_tokens_the_newest_are_remembered() -> None:
     assert [bool(secrets.leaks(f"{number:022d}")) for number in range(3)] == [False, True, True]
 
 
-def test_the_package_logs_everything_while_it_is_tested() -> None:
-    assert logging.getLogger("redlock_cluster.wire.keeper").isEnabledFor(logging.DEBUG)
+def test_what_the_package_logs_at_debug_is_searched_although_a_test_before_silenced_it(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makeconftest(CONFTEST)
+    pytester.makepyfile(
+        "import logging\ndef test_silent():\n    logging.getLogger('redlock_cluster').setLevel(logging.ERROR)\n"
+        "def test_it():\n    logging.getLogger('redlock_cluster.some.module').debug('open %s', 'sesame')"
+    )
+    pytester.runpytest(*PLAIN).assert_outcomes(passed=1, failed=1)
 
 
 def said(thing: object) -> Iterator[str]:

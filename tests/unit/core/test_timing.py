@@ -60,8 +60,15 @@ def test_every_accepted_ttl_leaves_validity(ttl: float, factor: float) -> None:
 
 
 @given(st.integers(1, 10**6))
-def test_a_round_waits_at_most_half_the_ttl(ttl_ms: int) -> None:
-    assert TIMING.patience(ttl_ms) == min(0.2, ttl_ms / 2000)
+def test_a_round_waits_at_most_half_the_ttl_and_the_server_timeout(ttl_ms: int) -> None:
+    patience = TIMING.patience(ttl_ms)
+    assert 2 * patience <= ttl_ms / 1000
+    assert patience <= TIMING.server_timeout
+
+
+@pytest.mark.parametrize(("ttl_ms", "patience"), [(1, 0.0005), (100, 0.05), (399, 0.1995), (400, 0.2), (10_000, 0.2)])
+def test_a_round_waits_no_less_than_it_may(ttl_ms: int, patience: float) -> None:
+    assert TIMING.patience(ttl_ms) == patience
 
 
 @given(st.floats(0.001, 10), st.floats(1, 100), st.integers(0, 10_000), st.floats(0, 1, exclude_max=True))
