@@ -11,9 +11,9 @@ from typing import Any, Final
 from redlock_cluster import RETRY, Contended, Err, LeaseLost, NotHeld, Ok, QuorumUnavailable
 from redlock_cluster.core.timing import Timing
 
+from .event_log import History, clock, end_of
 from .faces import AsyncFace, Face, Script
-from .history import History, clock, end_of
-from .plan import MAX_TTL
+from .schedule import MAX_TTL
 from .sections import Sections
 
 __all__ = ["QUICK", "RESOURCES", "TIMING", "Actor"]

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from .actor import TIMING
-from .history import Event, slot_of
-from .plan import SERVERS
+from .event_log import Event, slot_of
+from .schedule import SERVERS
 
 __all__ = ["Lease", "Violation", "judge", "leases_of", "outages"]
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from .history import History, Tail, clock, slot_of
-from .plan import SERVER_KINDS, Fault, Kind, Phase, Plan, Round
+from .event_log import History, Tail, clock, slot_of
+from .schedule import SERVER_KINDS, Fault, Kind, Phase, Plan, Round
 from .stage import Stage
 
 __all__ = ["WHO", "Nemesis"]

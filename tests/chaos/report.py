@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Final
 
 from .checker import Violation
-from .history import Event
+from .event_log import Event
 
 __all__ = ["Report", "excerpt"]
 

@@ -6,10 +6,10 @@ import threading
 
 from .actor import RESOURCES
 from .checker import judge
-from .history import merged
+from .event_log import merged
 from .nemesis import Nemesis
-from .plan import make_plan
 from .report import Report
+from .schedule import make_plan
 from .stage import Stage
 
 __all__ = ["run"]

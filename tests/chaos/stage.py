@@ -20,8 +20,8 @@ from hiredis import Reader, pack_command
 from redlock_cluster.testing import EmbeddedServer, processes
 
 from .actor import TIMING
-from .network import Network
-from .plan import MAX_TTL, Plan
+from .gates import Network
+from .schedule import MAX_TTL, Plan
 from .worker import HISTORIES, SECTIONS, SLOTS, STOP
 
 __all__ = ["Stage", "Worker"]

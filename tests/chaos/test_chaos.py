@@ -9,8 +9,8 @@ import sys
 import time
 from pathlib import Path
 
-from .plan import Kind
 from .run import run
+from .schedule import Kind
 from .stage import ROOT
 
 SEED = 1

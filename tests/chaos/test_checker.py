@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from .checker import judge, outages
-from .history import Event, History, Tail, end_of
+from .event_log import Event, History, Tail, end_of
 from .report import Report, excerpt
 from .sections import Sections
 

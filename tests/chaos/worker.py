@@ -16,8 +16,8 @@ from typing import Any, Final
 from redlock_cluster import AsyncSupervisor, ServerState, Status, Supervisor
 
 from .actor import Actor
+from .event_log import History, clock
 from .faces import AsyncFace, SyncFace
-from .history import History, clock
 from .sections import Sections
 
 __all__ = ["HISTORIES", "SECTIONS", "SLOTS", "STOP", "main"]

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from itertools import count
 
 import pytest
-from scene import (
+from proxied_servers import (
     LONG,
     Scene,
     assert_clean,
@@ -28,7 +28,7 @@ from scene import (
     soon,
     states,
 )
-from wire import RELEASES, Act, about, ask
+from proxy import RELEASES, Act, about, ask
 
 from redlock_cluster import AsyncLease, AsyncMutex, AsyncRedlock, AsyncSupervisor, Err, LeaseState, Ok
 from redlock_cluster.testing import EmbeddedCluster

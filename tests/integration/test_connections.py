@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import trustme
-from scene import (
+from proxied_servers import (
     FAST,
     LONG,
     Scene,
@@ -30,7 +30,7 @@ from scene import (
     states,
     supervisor_of,
 )
-from wire import RELEASES, Act, Port, Talk, about, ask, closing, greets_with, hangs_up, named, says, says_nothing, tell
+from proxy import RELEASES, Act, Port, Talk, about, ask, closing, greets_with, hangs_up, named, says, says_nothing, tell
 
 from redlock_cluster import AsyncSupervisor, Err, Ok, OptionsError, QuorumUnavailable, ServerState, Supervisor, Vote
 from redlock_cluster.testing import EmbeddedServer, reserve_port

@@ -11,7 +11,7 @@ from collections import Counter, deque
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from scene import (
+from proxied_servers import (
     FAST,
     LONG,
     PREFIX,
@@ -35,7 +35,7 @@ from scene import (
     supervisor_of,
     until,
 )
-from wire import RELEASES, Act, Port, Seen, Wire, about, anything, ask, hangs_up, named, tell
+from proxy import RELEASES, Act, Port, Seen, Wire, about, anything, ask, hangs_up, named, tell
 
 from redlock_cluster import (
     AsyncLease,

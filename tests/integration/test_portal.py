@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from scene import (
+from proxied_servers import (
     FAST,
     LONG,
     assert_clean,
@@ -25,7 +25,7 @@ from scene import (
     put_foreign,
     run_script,
 )
-from wire import ask
+from proxy import ask
 
 from redlock_cluster import (
     Contended,
@@ -295,7 +295,7 @@ def test_child_that_ends_leaves_the_parent_its_connections(trio: EmbeddedCluster
 
 
 CARRIED = """
-from wire import ask
+from proxy import ask
 
 ports = [int(port) for port in sys.argv[2].split(",")]
 
@@ -696,7 +696,7 @@ TIMEOUT, REFUSAL, CONNECT = map(float, sys.argv[2:5])
 
 
 def stuck_arguments() -> tuple[str, str, str]:
-    from scene import longest_refusal, milliseconds
+    from proxied_servers import longest_refusal, milliseconds
 
     return (
         str(milliseconds(FAST, "server_timeout")),

@@ -14,7 +14,7 @@ from multiprocessing import get_context
 
 import redlock_cluster
 
-from .mutations import table
+from .mutants import table
 from .plan import SCENARIOS
 from .runs import RARE, Tally, digests, first_finding, replay, run
 

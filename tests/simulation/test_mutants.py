@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from .mutants import MUTANTS, Edit, Mutant
-from .mutations import NotFound, hunt, mutate
+from .mutants import MUTANTS, Edit, Mutant, NotFound, hunt, mutate
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)

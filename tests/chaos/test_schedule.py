@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from .plan import AWAY, MAX_TTL, SERVER_KINDS, SERVERS, WORKERS, Fault, Kind, make_plan
+from .schedule import AWAY, MAX_TTL, SERVER_KINDS, SERVERS, WORKERS, Fault, Kind, make_plan
 from .worker import SLOTS
 
 SEEDS = range(200)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from .network import Gate, Network
+from .gates import Gate, Network
 
 HOST = "127.0.0.1"
 

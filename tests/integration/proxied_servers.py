@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from wire import Proxy, ask, tell
+from proxy import Proxy, ask, tell
 
 import redlock_cluster
 from redlock_cluster import AsyncSupervisor, GroupStatus, ServerStatus, Status, Supervisor
