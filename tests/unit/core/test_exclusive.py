@@ -10,7 +10,7 @@ from redlock_cluster.core.exclusive import EXCLUSIVE
 from redlock_cluster.core.replies import FORESEEN
 from redlock_cluster.core.token import Token
 from redlock_cluster.core.votes import Vote
-from redlock_cluster.lua import EXTEND, RELEASE, SCRIPTS
+from redlock_cluster.lua import EXTEND, RELEASE
 
 KEY, TOKEN = b"redlock:\xff\r\n", Token(b"0" * 22 + b"@host:1")
 DIALECTS = [
@@ -86,9 +86,3 @@ def test_the_foreseen_reply_is_the_one_that_counts_for(dialect: Dialect) -> None
         for text, reply in FORESEEN.items():
             if text == foreseen:
                 assert read(reply).vote is Vote.FOR
-
-
-def test_scripts_say_what_they_take_and_answer() -> None:
-    for script in SCRIPTS:
-        header = script.source.decode().split("if redis.call")[0]
-        assert all(word in header for word in ("KEYS[1]", "ARGV[1]", "Replies")), script.name

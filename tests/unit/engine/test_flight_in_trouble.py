@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from threading import Lock
@@ -94,7 +95,8 @@ async def test_a_deadline_counts_for_all_servers_at_once_before_anybody_conclude
         assert [vote.vote for vote in call.result.votes] == [Vote.ABSENT] * 3
 
 
-async def test_many_rounds_that_detach_take_time_in_proportion() -> None:
+async def test_many_rounds_that_detach_take_time_in_proportion(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "redlock_cluster")  # 20,000 refusals would be told at DEBUG
     async with Group(1) as group:
         (wire,) = group.now
         acquisitions = [engine_of(group).acquire(f"r{i}", 10, 0) for i in range(20_000)]
