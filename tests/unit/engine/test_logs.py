@@ -1,0 +1,81 @@
+"""What the engine logs: each refused attempt, failed extension and lost lease with its votes; nothing on success."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+
+from redlock_cluster import Err, LeaseLost, LossReason
+
+from .scripted import NIL, OK, ONE, ZERO, Clock, Group, bulk, turns
+from .test_acquire import OTHER
+from .test_release_and_extend import held
+
+
+@pytest.fixture(autouse=True)
+def everything_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "redlock_cluster")
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What was logged about locks."""
+    return [record.getMessage() for record in caplog.records if record.name.startswith("redlock_cluster.engine")]
+
+
+async def test_nothing_is_logged_on_success(caplog: pytest.LogCaptureFixture) -> None:
+    async with Group(3) as group:
+        lease = await held(group)
+        for call, reply in ((lease.extend(), OK), (lease.release(), ONE)):
+            task = asyncio.ensure_future(call)
+            await turns()
+            for wire in group.now:
+                wire.reply(reply)
+            await task
+        assert said(caplog) == []
+
+
+async def test_each_refused_attempt_is_logged_with_its_votes(caplog: pytest.LogCaptureFixture) -> None:
+    async with Group(3, max_retry=1) as group:
+        task = asyncio.create_task(group.supervisor.lock("r", 10))
+        for _ in range(2):
+            while not all(wire.commands and wire.commands[-1][0] == b"SET" for wire in group.now):
+                await turns(1)
+            for wire in group.now:
+                wire.reply(bulk(OTHER))
+            await turns()
+            for wire in group.now:
+                wire.reply(ZERO)
+        assert await task == Err("lock_failure")
+    first, last = said(caplog)
+    assert first.startswith("attempt 1: 'r' is not locked")
+    assert last.startswith("attempt 2, the last: 'r' is not locked")
+    assert "127.0.0.1:1000 against (held by other:1)" in first
+    assert OTHER.decode() not in first + last
+
+
+async def test_failed_extension_and_lost_lease_are_logged_with_their_votes(caplog: pytest.LogCaptureFixture) -> None:
+    async with Group(3) as group:
+        lease = await held(group)
+        task = asyncio.ensure_future(lease.extend())
+        await turns()
+        for wire in group.now:
+            wire.reply(NIL)
+        with pytest.raises(LeaseLost) as lost:
+            await task
+    assert lost.value.reason is LossReason.GONE
+    (line,) = said(caplog)
+    assert line == str(lost.value)
+    assert "127.0.0.1:1002" in line
+
+
+async def test_lease_that_expired_says_when(caplog: pytest.LogCaptureFixture) -> None:
+    clock = Clock()
+    async with Group(3, clock=clock) as group:
+        lease = await held(group)
+        clock.now += 12
+        with pytest.raises(LeaseLost, match=r"it expired 2\.\d+ s ago") as lost:
+            await lease.release()
+    assert lost.value.reason is LossReason.EXPIRED
+    assert said(caplog) == [str(lost.value)]
