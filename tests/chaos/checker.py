@@ -8,7 +8,7 @@ truth        nothing is acquired, extended or released while a majority of serve
              then is refused as an outage; a lease is not said to be lost while it is valid, nor released after it.
              (No quorum can forget within a validity: servers that come back empty stay away for the greatest ttl.)
 progress     every resource is acquired in every calm, and by somebody in every place of a worker; in the end every
-             supervisor is connected to every server again and owes it nothing.
+             supervisor is connected to every server again and no release is pending.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ _ROUND: Final = 10.0
 _OUTAGE: Final = 1.3
 _CALM: Final = 2.0
 _SHORTEST_STORM: Final = 2.0
-_LANES: Final = (SERVERS - 1) // 2  # as many servers are damaged at once in a storm, a minority
+_TRACKS: Final = (SERVERS - 1) // 2  # as many servers are damaged at once in a storm, a minority
 
 
 class Kind(enum.Enum):
@@ -129,7 +129,7 @@ def make_plan(seed: int, seconds: float) -> Plan:
             tuple(
                 sorted(
                     [
-                        *_lanes(chance, servers, keeps, storm),
+                        *_tracks(chance, servers, keeps, storm),
                         *_lag(chance, storm),
                         *_on_workers(chance, workers, storm),
                     ],
@@ -144,10 +144,10 @@ def make_plan(seed: int, seconds: float) -> Plan:
     return Plan(seed, keeps, rounds)
 
 
-def _lanes(chance: Random, deck: _Deck, keeps: tuple[bool, ...], length: float) -> list[Fault]:
-    """In each lane one server is damaged after the other, never one that another lane has."""
+def _tracks(chance: Random, deck: _Deck, keeps: tuple[bool, ...], length: float) -> list[Fault]:
+    """In each track one server is damaged after the other, never one that another track has."""
     faults: list[Fault] = []
-    free = [chance.uniform(0, 0.5) for _ in range(_LANES)]
+    free = [chance.uniform(0, 0.5) for _ in range(_TRACKS)]
     busy = [0.0] * SERVERS
     while free:
         at = free.pop(free.index(min(free)))

@@ -34,7 +34,7 @@ SECTIONS: Final = "sections"
 
 
 class _Mending:
-    """Whether a supervisor has recovered: every connection serves and nothing is owed to any server.
+    """Whether a supervisor has recovered: every connection serves and no release is pending.
 
     True when there is nothing to wait for any more; `wrong` then says what has not recovered in time.
     """
@@ -46,7 +46,7 @@ class _Mending:
     def over(self, status: Status) -> bool:
         servers = status.clusters[0].groups[0].servers
         self.wrong = [
-            f"server {index} is {server.state.value} and owed {server.pending_releases} tokens ({server.last_error})"
+            f"server {index} is {server.state.value}, releases pending: {server.pending_releases} ({server.last_error})"
             for index, server in enumerate(servers)
             if server.state is not ServerState.UP or server.pending_releases
         ]

@@ -513,7 +513,7 @@ async def test_lease_released_while_a_server_is_away_is_gone_when_it_returns(out
             await nothing_left(five.servers, 2)
 
 
-async def test_token_owed_while_the_server_refuses_releases_is_released_later(three: Scene) -> None:
+async def test_token_pending_while_the_server_refuses_releases_is_released_later(three: Scene) -> None:
     async with AsyncSupervisor(three.options) as redlock:
         lease = await locked(redlock)
         await soon(lambda: all(three.left()))
@@ -1028,7 +1028,7 @@ async def test_close_right_after_a_cancelled_acquisition_leaves_nothing(three: S
     await nothing_left(three.servers, 1)
 
 
-async def test_close_releases_what_is_owed(three: Scene) -> None:
+async def test_close_releases_what_is_pending(three: Scene) -> None:
     redlock = await AsyncSupervisor({**three.options, "health_check_interval": 10_000}).start()
     lease = await locked(redlock)
     await soon(lambda: all(three.left()))

@@ -35,7 +35,7 @@ class Command:
     reply: bytes
 
     def upkeep(self) -> bool:
-        """Whether it belongs to a greeting or a health check, not to a lock."""
+        """Whether it belongs to a handshake or a health check, not to a lock."""
         kill = self.words[:2] == (b"CLIENT", b"KILL")
         return not kill and (self.words[0] in UPKEEP or self.words[1].endswith(b"probe"))
 

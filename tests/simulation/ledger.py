@@ -82,10 +82,10 @@ class Ledger:
         if reply in YES:
             known.deleted[server] = self._loop.time()
             if known.granted.get(server) != connection.number:
-                self._history.count("owed releases that deleted")
-                self._same_lane(connection, known, server)
+                self._history.count("pending releases that deleted")
+                self._same_connection(connection, known, server)
 
-    def _same_lane(self, connection: Connection, token: Token, server: str) -> None:
+    def _same_connection(self, connection: Connection, token: Token, server: str) -> None:
         """A release on another connection than its SET must come on a successor: the SET's connection is closed."""
         older = connection.network.connections.get(token.granted.get(server, 0))
         if older is not None and not older.closed and older.client == connection.client:

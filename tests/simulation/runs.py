@@ -20,7 +20,7 @@ RARE = (
     "leases run out at the edge of the drift",
     "cancelled between votes",
     "clients paused while they acquired",
-    "owed releases that deleted",
+    "pending releases that deleted",
     "predecessors killed (CLIENT KILL)",
     "NOSCRIPT answered",
     "clients died",

@@ -25,7 +25,7 @@ PATIENCE = 12.0
 """Seconds in which every user must be done once all is mended: a dead client's lock has to run out, and then they wait
 for each other."""
 QUIET = 0.8
-"""Seconds after which every owed release was made: some health checks, and a reconnection."""
+"""Seconds after which every pending release was made: some health checks, and a reconnection."""
 POLL = 0.02
 Life = tuple[SimulatedClient, asyncio.Task[None]]
 
@@ -159,18 +159,18 @@ class Scene:
         alive = [client for client in self.world.clients if not client.process.dead]
         self.invariants.nothing_left(self._excused)
         for client in alive:
-            self._nothing_owed(client)
+            self._nothing_pending(client)
         await alive[0].spawn(self._works(alive[0]))
         for client in alive:
             await client.spawn(client.supervisor.close())
         await asyncio.sleep(LONGEST_TTL * (1 + 2 * EDGE))
         self.invariants.all_gone()
 
-    def _nothing_owed(self, client: SimulatedClient) -> None:
+    def _nothing_pending(self, client: SimulatedClient) -> None:
         for cluster in client.supervisor.status().clusters:
             for server in cluster.groups[0].servers:
                 if server.pending_releases:
-                    self.history.problem("releases are owed for ever", f"{client.name} owes {server.name}")
+                    self.history.problem("releases stay pending for ever", f"{client.name} owes {server.name}")
                 if server.connections < self.plan.pool_size:
                     text = f"{client.name} to {server.name}: {server.state}, {server.last_error}"
                     self.history.problem("not connected again", text)

@@ -30,9 +30,9 @@ def bulk(text: bytes) -> bytes:
 
 
 class Wire(asyncio.Transport):
-    """One connection, seen from the server: answers the greeting by itself, keeps every later command for the test.
+    """One connection, seen from the server: answers the handshake by itself, keeps every later command for the test.
 
-    greeted: the greeting is over
+    ready: the handshake is over
     """
 
     def __init__(self, group: Group, index: int, protocol: asyncio.Protocol) -> None:
@@ -41,7 +41,7 @@ class Wire(asyncio.Transport):
         self.client_id, self.run_id = 10 * (index + 1) + len(group.wires[index]), group.run_ids[index]
         self.commands: list[Words] = []
         self.writes: list[list[Words]] = []
-        self.closed = self.greeted = False
+        self.closed = self.ready = False
         self._probes = iter(group.probes)
         self._scripts = 2
         self._reader = hiredis.Reader()
@@ -51,21 +51,21 @@ class Wire(asyncio.Transport):
         self.group.news.set()
         self._reader.feed(data)
         written = list(self._parsed())
-        if self.greeted:
+        if self.ready:
             self.writes.append(written)
             self.commands += written
             return
-        asyncio.get_running_loop().call_soon(self._greet, written)
+        asyncio.get_running_loop().call_soon(self._shake, written)
 
-    def _greet(self, commands: list[Words]) -> None:
-        self.protocol.data_received(b"".join(map(self._greeting_reply, commands)))
+    def _shake(self, commands: list[Words]) -> None:
+        self.protocol.data_received(b"".join(map(self._handshake_reply, commands)))
 
     def _parsed(self) -> Iterator[Words]:
         while (words := self._reader.gets()) is not False:
             assert isinstance(words, list)
             yield words
 
-    def _greeting_reply(self, words: Words) -> bytes:
+    def _handshake_reply(self, words: Words) -> bytes:
         match words:
             case [b"HELLO", *_]:
                 return b"%1\r\n+proto\r\n:3\r\n"
@@ -78,7 +78,7 @@ class Wire(asyncio.Transport):
             case [b"SCRIPT", *_]:
                 self._scripts -= 1
                 if self._scripts == 0:
-                    self.greeted = True
+                    self.ready = True
                     self.group.news.set()
                 return bulk(b"0" * 40)
             case [b"SET" | b"DELIFEQ" | b"DELEX", *_]:
@@ -195,8 +195,8 @@ class Group:
                 await self.news.wait()
 
     async def reconnected(self, index: int, lives: int) -> Wire:
-        """Waits until a server has had so many connections and the newest is greeted."""
-        await self.when(lambda: len(self.wires[index]) >= lives and self.wires[index][-1].greeted)
+        """Waits until a server has had so many connections and the newest is ready."""
+        await self.when(lambda: len(self.wires[index]) >= lives and self.wires[index][-1].ready)
         await turns(5)
         return self.wires[index][-1]
 
@@ -233,7 +233,7 @@ def honest(words: Words) -> bytes:
 
 
 class AutomaticWire(Wire):
-    """One connection, whose server says to every command what its group's `answers` and `greetings` say."""
+    """One connection, whose server says to every command what its group's `answers` and `handshakes` say."""
 
     group: AutomaticGroup
 
@@ -243,9 +243,9 @@ class AutomaticWire(Wire):
         if new := self.commands[seen:]:
             asyncio.get_running_loop().call_soon(self._say, self.group.answers[self.index], new)
 
-    def _greet(self, commands: list[Words]) -> None:
-        told = {id(words): self._greeting_reply(words) for words in commands}
-        self._say(lambda words: self.group.greetings[self.index](words, told[id(words)]), commands)
+    def _shake(self, commands: list[Words]) -> None:
+        told = {id(words): self._handshake_reply(words) for words in commands}
+        self._say(lambda words: self.group.handshakes[self.index](words, told[id(words)]), commands)
 
     def _say(self, answer: Answer, commands: list[Words]) -> None:
         for words in commands:
@@ -258,8 +258,8 @@ class AutomaticWire(Wire):
 class AutomaticGroup(Group):
     """Servers that answer by themselves; the test may change what each of them says.
 
-    answers: by server, to every command after the greeting
-    greetings: by server, to every command of the greeting; the second argument is what a server should say
+    answers: by server, to every command after the handshake
+    handshakes: by server, to every command of the handshake; the second argument is what a server should say
     mishaps: what reached the loop's exception handler
     """
 
@@ -268,7 +268,7 @@ class AutomaticGroup(Group):
     def __init__(self, size: int = 3, **options: object) -> None:
         super().__init__(size, **options)  # type: ignore[arg-type]
         self.answers: list[Answer] = [honest] * size
-        self.greetings: list[Callable[[Words, bytes], bytes | list[bytes]]] = [lambda _, usual: usual] * size
+        self.handshakes: list[Callable[[Words, bytes], bytes | list[bytes]]] = [lambda _, usual: usual] * size
         self.mishaps: list[dict[str, object]] = []
 
     async def __aenter__(self) -> AutomaticGroup:
@@ -287,6 +287,6 @@ class AutomaticGroup(Group):
         return not self.mishaps and not any(task.done() for task in self.tasks)
 
     async def standing(self) -> None:
-        """Waits until every server has a connection that is greeted."""
-        await self.when(lambda: all(wire.greeted and not wire.closed for wire in self.now))
+        """Waits until every server has a connection that is ready."""
+        await self.when(lambda: all(wire.ready and not wire.closed for wire in self.now))
         await turns(8)

@@ -1,4 +1,4 @@
-"""Releases and extensions on the wire, and what is owed to servers that were away."""
+"""Releases and extensions on the wire, and what stays pending for servers that were away."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ async def test_a_zero_after_a_lost_reply_is_not_taken_for_a_lost_lease() -> None
         await turns()
         for wire in wires:
             wire.reply(b":1\r\n")  # CLIENT KILL
-            wire.reply(ZERO)  # the release that was owed: done before, or just now
+            wire.reply(ZERO)  # the release that was pending: done before, or just now
             wire.reply(ZERO)
         unknown = await again
         assert unknown == Err("unavailable")
@@ -316,7 +316,7 @@ async def test_a_predecessor_is_killed_by_every_successor_until_one_is_answered(
         assert fourth.commands == [[b"CLIENT", b"KILL", b"ID", b"32"]]
 
 
-async def test_a_release_repeated_after_the_owed_one_succeeded_is_released() -> None:
+async def test_a_release_repeated_after_the_pending_one_succeeded_is_released() -> None:
     async with Group(3) as group:
         lease = await held(group)
         group.refusing = {0, 1, 2}
@@ -330,7 +330,7 @@ async def test_a_release_repeated_after_the_owed_one_succeeded_is_released() -> 
         assert await group.supervisor.unlock("r", lease) == Ok(None)
 
 
-async def test_a_token_that_is_released_while_a_server_is_away_is_owed_to_it() -> None:
+async def test_a_token_that_is_released_while_a_server_is_away_stays_pending() -> None:
     async with Group(3) as group:
         group.refusing = {2}
         group.now[2].break_off()
@@ -346,7 +346,7 @@ async def test_a_token_that_is_released_while_a_server_is_away_is_owed_to_it() -
 
 
 @pytest.mark.parametrize("refusal", [b"-BUSY a script runs\r\n", b"-OOM no\r\n", b"-ERR odd\r\n"], ids=lambda r: r[1:4])
-async def test_a_token_whose_release_a_server_refused_is_owed_to_it(refusal: bytes) -> None:
+async def test_a_token_whose_release_a_server_refused_stays_pending(refusal: bytes) -> None:
     async with Group(3, health_check_interval="20ms") as group:
         task = asyncio.create_task(group.supervisor.unlock("r", token(7).decode()))
         await turns()

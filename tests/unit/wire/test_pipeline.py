@@ -10,8 +10,8 @@ from redlock_cluster.core.retry import RETRY
 from redlock_cluster.engine.engine import Engine
 from redlock_cluster.wire.connection import HEAD_START
 
-from .scripted import NIL, ONE, REDIS_6, Group, turns
-from .test_acquire import release, set_command
+from ..engine.scripted import NIL, ONE, REDIS_6, Group, turns
+from ..engine.test_acquire import release, set_command
 
 
 def engine_of(group: Group) -> Engine:

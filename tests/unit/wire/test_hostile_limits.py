@@ -9,7 +9,7 @@ from secrecy import SECRETS
 
 from redlock_cluster import Err, Ok, ServerStatus
 
-from .scripted import NIL, REDIS_6, AutomaticGroup, Clock, Words, bulk, honest, passes, turns
+from ..engine.scripted import NIL, REDIS_6, AutomaticGroup, Clock, Words, bulk, honest, passes, turns
 from .test_hostile_handshakes import resident, server
 from .test_hostile_replies import held, mended
 
@@ -63,7 +63,7 @@ async def test_a_server_that_drips_and_never_answers_is_given_up(drip: bytes) ->
         await mended(group)
 
 
-@pytest.mark.parametrize("how", ["release", "release by token", "extension", "debt"])
+@pytest.mark.parametrize("how", ["release", "release by token", "extension", "pending"])
 async def test_a_server_that_knows_no_script_ever_is_sent_it_once(how: str) -> None:
     async with AutomaticGroup(3, probes=REDIS_6, server_timeout="50ms") as group:
         lease = await held(group)
@@ -72,13 +72,13 @@ async def test_a_server_that_knows_no_script_ever_is_sent_it_once(how: str) -> N
             "release": lambda: group.supervisor.unlock("r", lease),
             "release by token": lambda: group.supervisor.unlock("r", lease.token),
             "extension": lambda: group.supervisor.extend("r", lease, 10),
-            "debt": lambda: group.supervisor.lock("s", 10, wait=0),
+            "pending": lambda: group.supervisor.lock("s", 10, wait=0),
         }
-        if how == "debt":
+        if how == "pending":
             usual = group.answers[1]
             group.answers[:2] = [lambda words: NIL if words[0] == b"SET" else usual(words)] * 2
         outcome = await calls[how]()
-        assert outcome == Err("lock_failure" if how == "debt" else "unavailable")
+        assert outcome == Err("lock_failure" if how == "pending" else "unavailable")
         await turns(200)
         assert 1 <= sum(words[0] == b"EVAL" for words in group.now[2].commands) <= 2
         await mended(group)
@@ -142,11 +142,11 @@ async def test_what_servers_tell_is_printable_and_short() -> None:
         for outcome in (refused, failed):
             assert str(outcome.error).isprintable()  # type: ignore[union-attr]
             assert len(str(outcome.error)) < 2000  # type: ignore[union-attr]
-        group.greetings[1] = lambda words, usual: bulk(b"redis_version:" + wild) if b"INFO" in words else usual
+        group.handshakes[1] = lambda words, usual: bulk(b"redis_version:" + wild) if b"INFO" in words else usual
         group.now[1].break_off()
         await group.standing()
         assert tame(server(group, 1))
-        group.greetings[1] = lambda words, usual: b"-LOADING " + wild + b"\r\n" if b"NX" in words else usual
+        group.handshakes[1] = lambda words, usual: b"-LOADING " + wild + b"\r\n" if b"NX" in words else usual
         group.now[1].break_off()
         lives = len(group.wires[1])
         await group.when(lambda: len(group.wires[1]) >= lives + 2)  # the next life has failed, and another begins
@@ -157,14 +157,14 @@ async def test_a_password_that_is_the_answer_to_it_stays_unsaid() -> None:
     password = "Hunter2Swordfish"
     servers = [{"port": 1000 + i, "password": password} for i in range(3)]
     group = AutomaticGroup(3, servers=servers)
-    group.greetings = [lambda words, _: b"-%b\r\n" % words[-1]] * 3
+    group.handshakes = [lambda words, _: b"-%b\r\n" % words[-1]] * 3
     async with group:
         assert "refused" in server(group, 1).last_error
         assert password not in server(group, 1).last_error
 
 
 @pytest.mark.parametrize("said", [b"#t\r\n", b",1\r\n"])
-async def test_a_debt_that_is_not_told_to_be_settled_counts_for_no_release(said: bytes) -> None:
+async def test_a_pending_release_that_is_not_settled_counts_for_no_release(said: bytes) -> None:
     async with AutomaticGroup(3, clock=Clock()) as group:
         lease = await held(group)
         group.refusing = {0, 1, 2}

@@ -1,4 +1,4 @@
-"""Volleys and what follows them: memory, releases, batches, and lives of locks at random, against a count by hand."""
+"""Flights and what follows them: memory, releases, batches, and lives of locks at random, against a count by hand."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from redlock_cluster import AsyncLease, Err, LeaseState, Ok
 from redlock_cluster.core.lease_record import LeaseRecord
 from redlock_cluster.engine.acquire import Attempt
 
-from .scripted import NIL, ONE, ZERO, Wire, Words, bulk, turns
+from ..engine.scripted import NIL, ONE, ZERO, Wire, Words, bulk, turns
 from .test_flight import OOM, OTHER, PUSH, WRONG_TYPE, Patient, asked, held, leases_of, released, voted
 
 
 @pytest.mark.parametrize("said", [NIL * 4, NIL * 2, NIL + OTHER + NIL * 2, PUSH + NIL * 4], ids=range(4))
-async def test_a_lease_does_not_keep_the_other_rounds_of_its_volley(said: bytes) -> None:
+async def test_a_lease_does_not_keep_the_other_rounds_of_its_flight(said: bytes) -> None:
     async with Patient(3) as group:
         gc.collect()
         gc.disable()
@@ -43,7 +43,7 @@ async def test_a_lease_does_not_keep_the_other_rounds_of_its_volley(said: bytes)
             gc.enable()
 
 
-@pytest.mark.parametrize("answered", [None, 0, 2], ids=["in one volley", "in two", "half answered"])
+@pytest.mark.parametrize("answered", [None, 0, 2], ids=["in one flight", "in two", "half answered"])
 async def test_of_two_releases_at_once_the_second_counts_what_the_first_deleted(answered: int | None) -> None:
     async with Patient(3) as group:
         leases = await held(group, 3)
@@ -76,7 +76,7 @@ async def test_of_a_batch_what_servers_that_are_left_refuse_is_refused_and_given
         calls = asyncio.gather(group.supervisor.lock("r3", 10, wait=0), group.supervisor.unlock("r0", first.value))
         await turns()
         for wire, deleted in zip(group.now[1:], (NIL, ONE), strict=True):
-            for reply in (ONE, NIL, deleted):  # of one volley: a SET and a release, in pieces
+            for reply in (ONE, NIL, deleted):  # of one flight: a SET and a release, in pieces
                 wire.reply(reply)
         assert (await asyncio.wait_for(calls, 1))[1] == Err("not_held")
 

@@ -10,7 +10,7 @@ import pytest
 from redlock_cluster import AsyncLease, Err, LeaseState, Ok
 from redlock_cluster.options import ServerOptions
 
-from .scripted import NIL, OK, ONE, REDIS_6, VALKEY_9, ZERO, Group, Words, bulk, turns
+from ..engine.scripted import NIL, OK, ONE, REDIS_6, VALKEY_9, ZERO, Group, Words, bulk, turns
 
 OTHER = bulk(b"f" * 22 + b"@other:1")
 PUSH = b">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nx\r\n"
@@ -124,21 +124,21 @@ async def test_only_the_rounds_that_a_quorum_has_passed_are_won(places: tuple[in
 
 
 @pytest.mark.parametrize("cut", range(1, len(ONE)))
-async def test_replies_after_one_in_pieces_are_told_apart_by_volley(cut: int) -> None:
+async def test_replies_after_one_in_pieces_are_told_apart_by_flight(cut: int) -> None:
     async with Patient(3) as group:
         leases = await held(group, 6)
-        volleys = []
+        flights = []
         for some in (leases[:3], leases[3:]):
-            volleys.append([asyncio.create_task(lease.release()) for lease in some])
+            flights.append([asyncio.create_task(lease.release()) for lease in some])
             await turns()
         group.now[0].reply(ONE * 6)
         group.now[1].reply(ONE[:cut])
         group.now[1].reply(ONE[cut:])
-        group.now[1].reply(ONE * 3)  # two of the first volley, one of the second
-        assert [await done(calls) for calls in volleys] == [[True] * 3, [True, False, False]]
+        group.now[1].reply(ONE * 3)  # two of the first flight, one of the second
+        assert [await done(calls) for calls in flights] == [[True] * 3, [True, False, False]]
         group.now[1].reply(ONE + ZERO)
         group.now[2].reply(ONE * 5 + ZERO)
-        assert [type(told).__name__ for told in await asyncio.gather(*volleys[1], return_exceptions=True)] == [
+        assert [type(told).__name__ for told in await asyncio.gather(*flights[1], return_exceptions=True)] == [
             "NoneType",
             "NoneType",
             "LeaseLost",
@@ -317,7 +317,7 @@ async def test_what_is_no_deletion_is_not_counted_as_one(said: bytes) -> None:
         assert await calls == [Ok(None), Err("unavailable")]
 
 
-async def test_servers_of_different_versions_vote_in_one_volley() -> None:
+async def test_servers_of_different_versions_vote_in_one_flight() -> None:
     async with Mixed(3) as group:
         tasks = await asked(group, 3)
         old, new, ancient = group.now

@@ -1,4 +1,4 @@
-"""Volleys whose rounds, servers or connections don't go the usual way at an awkward moment."""
+"""Flights whose rounds, servers or connections don't go the usual way at an awkward moment."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import redlock_cluster.wire.connection as connection_module
 from redlock_cluster import AsyncLease, Contended, Err, Vote
 from redlock_cluster.threads.calls import OperationCall
 
-from .scripted import NIL, OK, REDIS_6, ZERO, Group, turns
+from ..engine.scripted import NIL, OK, REDIS_6, ZERO, Group, turns
+from ..engine.test_release_and_extend import held
 from .test_pipeline import engine_of
-from .test_release_and_extend import held
 
 Ask = Callable[[Group, AsyncLease], Awaitable[object]]
 ASKS: dict[str, Ask] = {
@@ -42,7 +42,7 @@ async def test_a_script_sent_in_full_is_waited_for_until_the_deadline(asked: str
 
 
 async def fill_two_connections(group: Group, monkeypatch: pytest.MonkeyPatch) -> list[asyncio.Task[object]]:
-    """Leaves an open volley of another patience that will fill two of three connections when it is closed."""
+    """Leaves an open flight of another patience that will fill two of three connections when it is closed."""
     monkeypatch.setattr(connection_module, "MAX_UNANSWERED", 3)
     tasks: list[asyncio.Task[object]] = [asyncio.create_task(group.supervisor.lock("a", 10, wait=0))]
     await turns()
@@ -51,7 +51,7 @@ async def fill_two_connections(group: Group, monkeypatch: pytest.MonkeyPatch) ->
     return tasks
 
 
-async def test_an_attempt_that_finds_no_quorum_after_closing_a_volley_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_attempt_that_finds_no_quorum_after_closing_a_flight_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     async with Group(3, server_timeout="20s") as group:
         tasks = await fill_two_connections(group, monkeypatch)
         last = asyncio.create_task(group.supervisor.lock("d", 10, wait=0))
@@ -63,7 +63,7 @@ async def test_an_attempt_that_finds_no_quorum_after_closing_a_volley_ends(monke
         await asyncio.gather(*tasks)
 
 
-async def test_a_release_after_closing_a_volley_forgets_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_release_after_closing_a_flight_forgets_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
     async with Group(3, server_timeout="20s") as group:
         lease = await held(group)
         tasks = await fill_two_connections(group, monkeypatch)

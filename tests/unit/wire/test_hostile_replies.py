@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from redlock_cluster import AsyncLease, LeaseState, QuorumUnavailable
 from redlock_cluster.core.replies import ErrorReply
 
+from ..engine.scripted import REDIS_6, VALKEY_9, Answer, AutomaticGroup, Clock, Wire, Words, honest, passes, turns
 from .rubbish import RUBBISH, heard, pieces
-from .scripted import REDIS_6, VALKEY_9, Answer, AutomaticGroup, Clock, Wire, Words, honest, passes, turns
 
 HOSTILE = (1, 2)
 
@@ -108,7 +108,7 @@ async def is_locked(group: AutomaticGroup, turn: Callable[[], None]) -> None:
 
 
 async def end_of_predecessors(group: AutomaticGroup, turn: Callable[[], None]) -> None:
-    """What is said to `CLIENT KILL` and to the releases that are owed."""
+    """What is said to `CLIENT KILL` and to the releases that are pending."""
     group.answers = [honest, lambda _: [], lambda _: []]
     assert not await decided(group, group.supervisor.lock("r", 10, wait=0))
     turn()

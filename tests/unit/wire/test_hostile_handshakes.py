@@ -1,4 +1,4 @@
-"""Servers that greet with rubbish, hang up, or say what nobody asked: that one is away, and the others go on."""
+"""Servers that begin with rubbish, hang up, or say what nobody asked: that one is away, and the others go on."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from hypothesis import strategies as st
 
 from redlock_cluster import Err, ServerState, ServerStatus
 
+from ..engine.scripted import NIL, AutomaticGroup, Clock, Words, bulk, honest, turns
 from .rubbish import RUBBISH, WORDS, pieces
-from .scripted import NIL, AutomaticGroup, Clock, Words, bulk, honest, turns
 from .test_hostile_replies import held, mended
 
 COMMANDS = ("HELLO", "SETINFO", "ID", "server", "replication", "IFEQ", "NX", "DELIFEQ", "DELEX", "LOAD")
-"""A word of each command of the greeting."""
+"""A word of each command of the handshake."""
 
-Greeting = Callable[[Words, bytes], bytes | list[bytes]]
+Handshake = Callable[[Words, bytes], bytes | list[bytes]]
 
 
-def says_to(word: str, rubbish: bytes) -> Greeting:
+def says_to(word: str, rubbish: bytes) -> Handshake:
     return lambda words, usual: rubbish if word.encode() in words else usual
 
 
-async def greeted_by(group: AutomaticGroup, greeting: Greeting) -> None:
-    """Servers 1 and 2 begin new lives with this greeting; what they leave open breaks off."""
-    group.greetings[1:] = [greeting, greeting]
+async def served_by(group: AutomaticGroup, handshake: Handshake) -> None:
+    """Servers 1 and 2 begin new lives with this handshake; what they leave open breaks off."""
+    group.handshakes[1:] = [handshake, handshake]
     for lives in group.wires[1:]:
         if not lives[-1].closed:
             lives[-1].break_off()
     before = [len(lives) for lives in group.wires]
     await group.when(lambda: all(len(group.wires[i]) > before[i] for i in (1, 2)))
     await turns(20)
-    group.greetings[1:] = [lambda _, usual: usual] * 2
+    group.handshakes[1:] = [lambda _, usual: usual] * 2
     await mended(group)
 
 
@@ -48,28 +48,28 @@ def server(group: AutomaticGroup, index: int) -> ServerStatus:
 
 
 @pytest.mark.parametrize("case", list(RUBBISH))
-async def test_rubbish_anywhere_in_a_greeting_leaves_the_others_and_the_next_greeting_alone(case: str) -> None:
+async def test_rubbish_anywhere_in_a_handshake_leaves_the_others_and_the_next_handshake_alone(case: str) -> None:
     async with AutomaticGroup(3, clock=Clock()) as group:
         for word in COMMANDS:
-            await greeted_by(group, says_to(word, RUBBISH[case]))
-        await greeted_by(group, lambda words, usual: RUBBISH[case])
+            await served_by(group, says_to(word, RUBBISH[case]))
+        await served_by(group, lambda words, usual: RUBBISH[case])
         assert len((await held(group)).held_on) == 3
 
 
 @given(said=st.lists(pieces(), min_size=1, max_size=8), usual_before=st.integers(0, 8))
 @settings(max_examples=60)
-async def test_any_words_in_a_greeting_leave_the_others_and_the_next_greeting_alone(
+async def test_any_words_in_a_handshake_leave_the_others_and_the_next_handshake_alone(
     said: list[list[bytes]], usual_before: int
 ) -> None:
     async with AutomaticGroup(3, clock=Clock()) as group:
         asked = 0
 
-        def greeting(_: Words, usual: bytes) -> bytes | list[bytes]:
+        def handshake(_: Words, usual: bytes) -> bytes | list[bytes]:
             nonlocal asked
             asked += 1
             return usual if asked <= usual_before else said[asked % len(said)]
 
-        await greeted_by(group, greeting)
+        await served_by(group, handshake)
         assert len((await held(group)).held_on) == 3
 
 
@@ -78,7 +78,7 @@ async def test_any_words_in_a_greeting_leave_the_others_and_the_next_greeting_al
 async def test_any_text_that_a_server_tells_of_itself_is_taken(info: bytes) -> None:
     async with AutomaticGroup(3, clock=Clock()) as group:
         told = bulk(info + b"\r\n:\r\nrole:master")
-        group.greetings[1:] = [lambda words, usual: told if b"INFO" in words else usual] * 2
+        group.handshakes[1:] = [lambda words, usual: told if b"INFO" in words else usual] * 2
         for wire in group.now[1:]:
             wire.break_off()
         await group.standing()
@@ -86,13 +86,13 @@ async def test_any_text_that_a_server_tells_of_itself_is_taken(info: bytes) -> N
         assert len((await held(group)).held_on) == 3
 
 
-async def test_a_greeting_of_single_bytes_with_pushes_between_them_is_understood() -> None:
+async def test_a_handshake_of_single_bytes_with_pushes_between_them_is_understood() -> None:
     async with AutomaticGroup(3, clock=Clock()) as group:
 
         def slow(_: Words, usual: bytes) -> list[bytes]:
             return [b">1\r\n+hello\r\n", *(usual[i : i + 1] for i in range(len(usual))), b">0\r\n"]
 
-        group.greetings[1:] = [slow, slow]
+        group.handshakes[1:] = [slow, slow]
         for wire in group.now[1:]:
             wire.break_off()
         await group.standing()
@@ -108,7 +108,7 @@ async def test_a_greeting_of_single_bytes_with_pushes_between_them_is_understood
 )
 async def test_a_server_that_is_never_ready_never_votes(said: bytes) -> None:
     async with AutomaticGroup(3, clock=Clock()) as group:
-        group.greetings[1:] = [says_to("NX", said)] * 2
+        group.handshakes[1:] = [says_to("NX", said)] * 2
         for wire in group.now[1:]:
             wire.break_off()
         for life in range(2, 32):
@@ -119,7 +119,7 @@ async def test_a_server_that_is_never_ready_never_votes(said: bytes) -> None:
         assert not any(wire.commands for lives in group.wires[1:] for wire in lives)
 
 
-async def test_a_server_that_hangs_up_after_every_greeting_is_dialled_at_the_reconnection_interval() -> None:
+async def test_a_server_that_hangs_up_after_every_handshake_is_dialled_at_the_reconnection_interval() -> None:
     interval, loop = 0.02, asyncio.get_running_loop()
     async with AutomaticGroup(3, reconnection_interval=f"{interval * 1000:g}ms") as group:
 
@@ -128,7 +128,7 @@ async def test_a_server_that_hangs_up_after_every_greeting_is_dialled_at_the_rec
                 loop.call_soon(group.now[1].close)
             return usual
 
-        group.greetings[1] = hangs_up
+        group.handshakes[1] = hangs_up
         began = loop.time()
         group.now[1].break_off()
         await group.when(lambda: len(group.wires[1]) == 8)
@@ -215,7 +215,7 @@ async def test_a_flood_takes_no_memory_and_the_others_go_on(flood: bytes) -> Non
         before, sent = resident(), 0
         while sent < 64 << 20:
             wire = group.now[1]
-            if not wire.closed and wire.greeted:
+            if not wire.closed and wire.ready:
                 wire.reply(chunk)
             sent += len(chunk)
             if sent % (16 << 20) < len(chunk):

@@ -10,7 +10,7 @@ from redlock_cluster import Err, ServerState
 from redlock_cluster.testing.simulation import Process, VirtualLoop
 from redlock_cluster.wire.deadlines import Deadlines
 
-from .scripted import NIL, Clock, Group, passes, turns
+from ..engine.scripted import NIL, Clock, Group, passes, turns
 
 
 class Waiting:
