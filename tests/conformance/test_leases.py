@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import pytest
 
-from redlock_cluster import Err, LeaseLost, LeaseState, NotHeld, Ok, QuorumUnavailable
+from redlock_cluster import Err, LeaseLost, LeaseState, LossReason, NotHeld, Ok, QuorumUnavailable
 
 from .adapter import Api, eventually, everywhere, passes
 from .conftest import Make
@@ -79,8 +79,9 @@ class TestValidity:
         await everywhere(lambda: servers.values(key), lease.token.encode())
         await eventually(lambda: not lease.valid)
         assert await api.extend(resource, lease, 100) == Err("not_held")
-        with pytest.raises(LeaseLost):
+        with pytest.raises(LeaseLost, match="it expired .* s ago") as lost:
             await api.run(lease.extend, 100)
+        assert lost.value.reason is LossReason.EXPIRED
         assert lease.state is LeaseState.LOST
         await everywhere(lambda: servers.values(key), None)
 

@@ -17,6 +17,7 @@ from redlock_cluster import (
     LeaseLost,
     LeaseState,
     LockNotAcquired,
+    LossReason,
     NotHeld,
     Ok,
     QuorumUnavailable,
@@ -180,8 +181,22 @@ async def test_methods_of_a_lost_lease_raise_lease_lost(
     assert lease.state is LeaseState.LOST
     assert (caught.value.resource, caught.value.group) == (resource, await api.group_for(resource))
     assert tuple(vote.server for vote in caught.value.votes) == servers.names
-    with pytest.raises(LeaseLost):
+    assert caught.value.reason is LossReason.GONE
+    assert pickle.loads(pickle.dumps(caught.value)).reason is LossReason.GONE
+    with pytest.raises(LeaseLost) as again:
         await api.run(lease.release)
+    assert again.value.reason is LossReason.GONE
+
+
+async def test_release_of_a_lease_that_somebody_deleted_says_gone(
+    api: Api, servers: ServerGroup, resource: str, key: bytes
+) -> None:
+    lease = await api.held(resource)
+    await eventually(lambda: servers.values(key) == [lease.token.encode()] * servers.size)
+    servers.delete(key)
+    with pytest.raises(LeaseLost) as lost:
+        await api.run(lease.release)
+    assert lost.value.reason is LossReason.GONE
 
 
 @one_version
