@@ -79,7 +79,7 @@ class TestValidity:
         await everywhere(lambda: servers.values(key), lease.token.encode())
         await eventually(lambda: not lease.valid)
         assert await api.extend(resource, lease, 100) == Err("not_held")
-        with pytest.raises(LeaseLost, match="it expired .* s ago") as lost:
+        with pytest.raises(LeaseLost, match=r"it expired .* s ago") as lost:
             await api.run(lease.extend, 100)
         assert lost.value.reason is LossReason.EXPIRED
         assert lease.state is LeaseState.LOST
