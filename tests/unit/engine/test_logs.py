@@ -40,8 +40,7 @@ async def test_each_refused_attempt_is_logged_with_its_votes(caplog: pytest.LogC
     async with Group(3, max_retry=1) as group:
         task = asyncio.create_task(group.supervisor.lock("r", 10))
         for _ in range(2):
-            while not all(wire.commands and wire.commands[-1][0] == b"SET" for wire in group.now):
-                await turns(1)
+            await group.when(lambda: all(wire.commands and wire.commands[-1][0] == b"SET" for wire in group.now))
             for wire in group.now:
                 wire.reply(bulk(OTHER))
             await turns()
