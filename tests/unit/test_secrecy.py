@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import traceback
+import warnings
 from collections.abc import Iterator
 
 import pytest
@@ -116,7 +117,9 @@ def said(thing: object) -> Iterator[str]:
                 yield from (repr(value), str(value))
     for keep in (pickle.dumps, copy.copy):
         try:
-            kept = keep(thing)  # type: ignore[operator]
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12: iterators of itertools
+                kept = keep(thing)  # type: ignore[operator]
         except (TypeError, ValueError, pickle.PicklingError, RuntimeError) as error:
             yield "".join(traceback.format_exception(error))
         else:
