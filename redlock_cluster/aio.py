@@ -99,12 +99,15 @@ class AsyncSupervisor:
         """
         engine = self._ready() or await self._deployments.engine(self._name)
         acquisition = engine.acquire(resource, ttl, wait)
-        try:
-            await acquisition.future(engine.loop)  # as `outcome` does, which costs a coroutine more
+        try:  # as `outcome` does, which costs a coroutine more
+            while True:
+                await acquisition.future(engine.loop)
+                acquired = acquisition.result()
+                if acquisition.decided:
+                    break
         except asyncio.CancelledError:
             acquisition.abandon()
             raise
-        acquired = acquisition.result()
         return Ok(AsyncLease(engine, acquired)) if isinstance(acquired, LeaseRecord) else refused(acquired)
 
     async def unlock(self, resource: Resource, lease: AsyncLease | str) -> Ok[None] | Lost:
@@ -115,7 +118,7 @@ class AsyncSupervisor:
         """
         engine = self._ready() or await self._deployments.engine(self._name)
         release = engine.release(resource, known(engine, lease))
-        await release.future(engine.loop)
+        await release.future(engine.loop)  # a release goes on whoever waits for it
         return released(release.result())
 
     async def extend(self, resource: Resource, lease: AsyncLease | str, ttl: Seconds) -> Ok[AsyncLease] | Lost:

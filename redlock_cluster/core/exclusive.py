@@ -52,11 +52,6 @@ class Exclusive:
 
     __slots__ = ()
 
-    @property
-    def name(self) -> str:
-        """What messages call it."""
-        return "exclusive"
-
     def acquire(self, dialect: Dialect, key: bytes, token: Token, ttl_ms: int, in_full: bool) -> Command:
         """`SET key token NX [GET] PX ttl`: with GET, nil says that it was granted, without it OK does."""
         get = dialect.set_nx_get

@@ -63,10 +63,6 @@ class LockMode(Protocol):
         in_full: send scripts by their source; the server has just forgotten them (NOSCRIPT)
     """
 
-    @property
-    def name(self) -> str:
-        """What messages call it."""
-
     def acquire(self, dialect: Dialect, key: bytes, token: Token, ttl_ms: int, in_full: bool) -> Command:
         """Takes the lock if it is free for this kind. A refusal must not write at the key."""
 

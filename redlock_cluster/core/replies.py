@@ -22,6 +22,7 @@ UNFORESEEN: Final = b""
 # Replies that are as foreseen are counted by their newlines (`wire.flight`).
 assert all(reply.index(b"\n") == len(reply) - 1 for reply in FORESEEN)
 
+# What a server says that did not run the command. After NOSCRIPT it is sent again, in full, where that still matters.
 _REFUSALS: Final = frozenset(
     [
         *("ASK", "BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF", "MOVED"),

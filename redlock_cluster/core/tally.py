@@ -181,7 +181,7 @@ class AcquisitionTally(Tally):
         return self.weigh() if self._miss(index, why) else None
 
     @property
-    def decided(self) -> bool:
+    def has_verdict(self) -> bool:
         """Whether the standing is a verdict."""
         return self.standing is not _OPEN and self.standing is not _BEATEN
 
@@ -195,7 +195,7 @@ class AcquisitionTally(Tally):
 
     def weigh(self) -> Standing | None:
         """Look for the standing. Returns it if it has changed."""
-        if self.decided:
+        if self.has_verdict:
             return None
         standing = self._standing()
         if standing is self.standing:

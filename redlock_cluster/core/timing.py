@@ -17,7 +17,7 @@ MAX_TTL_MS = 100 * 366 * 24 * 3600 * 1000  # a century; servers refuse what over
 _GRAIN = 0.002  # servers expire keys with a grain of 1 ms, Redis since 7.4 one early, and clocks read with another
 
 
-def seconds(value: Seconds, name: str) -> float:
+def seconds(value: object, name: str) -> float:
     """A duration argument as float seconds; may be zero, negative or infinite.
 
     Raises TypeError for what is not a number or timedelta, ValueError for a bool or NaN.
@@ -26,7 +26,7 @@ def seconds(value: Seconds, name: str) -> float:
         raise ValueError(f"{name} is a number of seconds or a timedelta, not a bool")
     if isinstance(value, (int, float)):
         try:
-            duration = float(value)
+            duration = value if isinstance(value, float) else float(value)
         except OverflowError:
             raise ValueError(f"{name} is beyond all measure") from None
         if duration != duration:  # noqa: PLR0124  math.isnan takes as long as all the rest

@@ -19,6 +19,7 @@ Who waits may go at any time: the acquisition is the engine's, and gives back wh
 from __future__ import annotations
 
 import asyncio
+import enum
 import logging
 from collections.abc import Callable
 
@@ -35,6 +36,7 @@ from redlock_cluster.engine.round import Round
 from redlock_cluster.errors import ClosedError, Contended, LockNotAcquired, QuorumUnavailable
 from redlock_cluster.wire.connection import Connection
 from redlock_cluster.wire.flight import Flight
+from redlock_cluster.wire.forks import Generation
 
 __all__ = ["Acquisition", "Attempt", "Retries"]
 
@@ -61,12 +63,16 @@ class Attempt(Round[AcquisitionTally]):
         pipeline.open_for(self.patience)
         if pipeline.enough:
             self.sent = pipeline.usable
-            self._send_to_all()
+            pipeline.send(self)
         else:
             tally = self._begin_alone(AcquisitionTally(self.group.size))
             tally.take_over(0, pipeline.unusable, pipeline.why, False)
             tally.weigh()
             self.decided = True
+
+    def _matters(self) -> bool:
+        """Not once it was given back: the command must not follow its own release."""
+        return not self.decided and self.sent != 0
 
     def _words(self, dialect: Dialect, in_full: bool) -> Command:
         return self.mode.acquire(dialect, self.key, self.token, self.ttl_ms, in_full)
@@ -98,7 +104,7 @@ class Attempt(Round[AcquisitionTally]):
             return
         if standing is not Standing.WON:
             self._give_back()
-        if self.tally.decided:
+        if self.tally.has_verdict:
             self.decided = True
             self.notify()
 
@@ -135,7 +141,16 @@ class Attempt(Round[AcquisitionTally]):
         for keeper in self.pipeline.keepers:
             if sent >> keeper.index & 1:
                 answered = bool(tally.answered >> keeper.index & 1)
-                group.pending.release(keeper, self.key, self.token, self.mode, self.ttl_ms, answered)
+                pending = group.pending.new(keeper, self.key, self.token, self.mode, self.ttl_ms, answered, None)
+                pending.release()
+
+
+class _End(enum.Enum):
+    """How an acquisition ended."""
+
+    WON = "won"
+    REFUSED = "refused"
+    CLOSED = "closed"
 
 
 class Acquisition(Decision):
@@ -143,7 +158,8 @@ class Acquisition(Decision):
 
     retries: what the engine's acquisitions share
     group: the servers that vote on the resource
-    resource: as the caller named it; key: its name on the servers
+    resource: as the caller named it
+    key: its name on the servers
     mode: which kind of lock
     terms: what the ttl means
     limit: when trying ends
@@ -151,12 +167,13 @@ class Acquisition(Decision):
 
     __slots__ = (
         "_attempt",
+        "_end",
+        "_error",
         "_group",
         "_key",
         "_limit",
         "_made",
         "_mode",
-        "_refusal",
         "_resource",
         "_retries",
         "_terms",
@@ -177,7 +194,8 @@ class Acquisition(Decision):
         self._mode, self._terms, self._limit = mode, terms, limit
         self._made = 0
         self._attempt: Attempt | None = None
-        self._refusal: LockNotAcquired | ClosedError | None = None
+        self._end: _End | None = None
+        self._error: Exception | None = None
 
     def begin(self) -> Acquisition:
         """Make the next attempt."""
@@ -195,36 +213,50 @@ class Acquisition(Decision):
 
     def hear(self) -> None:
         """The attempt is decided."""
-        if self._attempt is not None:
-            self._attempt_ended(self._attempt)
+        attempt = self._attempt
+        assert attempt is not None
+        try:
+            self._attempt_ended(attempt)
+        except Exception as error:  # noqa: BLE001  whatever it is, it is the caller's and not the connection's
+            self._fail(error)
 
     def _attempt_ended(self, attempt: Attempt) -> None:
         now = self._group.clock()
-        if attempt.won and now < attempt.started + self._terms.validity:
-            self._decide()
-            return
-        if attempt.won:
+        if not attempt.won:
+            self._refused(attempt, now)
+        elif now < attempt.started + self._terms.validity:
+            self._decide(_End.WON)
+        else:
             attempt.come_too_late()
-        if self._limit.allows(self._made, now):
-            if _log.isEnabledFor(logging.DEBUG):
-                _log.debug("attempt %d: %s", self._made, self._refused(attempt))
+            self._refused(attempt, now)
+
+    def _refused(self, attempt: Attempt, now: float) -> None:
+        """The attempt gives no lease: another one follows, or it was the last."""
+        again = self._limit.allows(self._made, now)
+        if _log.isEnabledFor(logging.DEBUG):
+            _log.debug("attempt %d%s: %s", self._made, "" if again else ", the last", self._refusal(attempt))
+        if again:
             self._retries.pause(self, self._made, self._limit, now)
         else:
-            self._refusal = self._refused(attempt)
-            _log.debug("attempt %d, the last: %s", self._made, self._refusal)
-            self._decide()
+            self._decide(_End.REFUSED)
 
-    def _decide(self) -> None:
-        self.decided = True
+    def _decide(self, end: _End) -> None:
+        self._end, self.decided = end, True
+        self.notify()
+
+    def _fail(self, error: Exception) -> None:
+        self._error, self.decided = error, True
         self.notify()
 
     def resume(self, closed: bool) -> None:
         """The pause is over."""
         if closed:
-            self._refusal = ClosedError("the supervisor was closed while this call waited")
-            self._decide()
-        else:
+            self._decide(_End.CLOSED)
+            return
+        try:
             self.begin()
+        except Exception as error:  # noqa: BLE001  whatever it is, it is the caller's and not the timer's
+            self._fail(error)
 
     def abandon(self) -> None:
         """Nobody wants the lock any more: give back what was or may still be granted."""
@@ -235,23 +267,32 @@ class Acquisition(Decision):
             attempt.give_up()
 
     def result(self) -> LeaseRecord | LockNotAcquired:
-        """The lease, which is the caller's from now on, or why there is none. Raises ClosedError."""
-        attempt, self._attempt = self._attempt, None
-        refusal = self._refusal
-        if refusal is None and attempt is not None:
-            until = attempt.started + self._terms.validity
-            if self._group.clock() < until:
+        """The lease, which is the caller's from now on, or why there is none.
+
+        A caller may come so late (its process was suspended) that the validity has run out. Then it goes on trying, as
+        far as the limit allows: it is not `decided` any more, and what this returns does not count yet.
+
+        Raises ClosedError.
+        """
+        attempt = self._attempt
+        if self._error is not None:
+            raise self._error
+        if self._end is _End.CLOSED or attempt is None:
+            raise ClosedError("the supervisor was closed while this call waited")
+        if self._end is _End.WON:
+            now, until = self._group.clock(), attempt.started + self._terms.validity
+            if now < until:
+                self._attempt = None
                 ttl_ms = self._terms.ttl_ms
                 return LeaseRecord(
                     self._resource, self._key, attempt.token, self._mode, ttl_ms, until, attempt.sent, attempt, None
                 )
             attempt.come_too_late()
-            refusal = self._refused(attempt)
-        if isinstance(refusal, LockNotAcquired):
-            return refusal
-        raise refusal or ClosedError("the acquisition was abandoned")
+            self.decided = False
+            self._refused(attempt, now)
+        return self._refusal(attempt)
 
-    def _refused(self, attempt: Attempt) -> LockNotAcquired:
+    def _refusal(self, attempt: Attempt) -> LockNotAcquired:
         """Why a decided attempt gives no lease."""
         tally, resource = attempt.tally, resource_text(self._resource)
         if tally.standing is Standing.UNAVAILABLE:
@@ -267,13 +308,13 @@ class Retries:
 
     loop: the engine's
     policy: how long they are
-    clock, fraction: the engine's clock, and random numbers in [0, 1)
+    fraction: gives random numbers in [0, 1)
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, policy: RetryPolicy, fraction: Callable[[], float]) -> None:
         self._loop, self._policy, self._fraction = loop, policy, fraction
         self._paused: dict[Acquisition, asyncio.TimerHandle] = {}
-        self._closed = False
+        self._closed, self._generation = False, Generation.number
 
     def pause(self, acquisition: Acquisition, made: int, limit: Limit, now: float) -> None:
         """Have it resume after the pause that follows so many attempts; at once if the supervisor was closed."""
@@ -285,7 +326,7 @@ class Retries:
 
     def _over(self, acquisition: Acquisition) -> None:
         del self._paused[acquisition]
-        acquisition.resume(False)
+        acquisition.resume(closed=Generation.number != self._generation)  # a fork's copy has nobody's connections
 
     def forget(self, acquisition: Acquisition) -> None:
         """It was abandoned."""

@@ -86,7 +86,7 @@ async def release_many(engine: Engine, records: Sequence[LeaseRecord]) -> list[R
 async def extend_many(
     engine: Engine, records: Sequence[LeaseRecord], ttl: Seconds | None
 ) -> list[LeaseRecord | RedlockError]:
-    """Extend leases of this engine.
+    """Extend leases of this engine. Cancelling it begins no more of them.
 
     ttl: seconds; None: each lease by the one that it has
 
@@ -96,11 +96,16 @@ async def extend_many(
     _require_distinct_leases(engine, records)
     begun: list[Extension] = []
     flow = _Flow(engine)
-    for part in _chunks(len(records)):
-        chunk = [engine.extend_by(record, ttl_ms or record.ttl_ms) for record in records[part]]
-        begun += chunk
-        await flow.sent(chunk)
-    await flow.ended()
+    try:
+        for part in _chunks(len(records)):
+            chunk = [engine.extend_by(record, ttl_ms or record.ttl_ms) for record in records[part]]
+            begun += chunk
+            await flow.sent(chunk)
+        await flow.ended()
+    except asyncio.CancelledError:
+        for extension in begun:
+            extension.abandon()
+        raise
     return [extension.result() for extension in begun]
 
 

@@ -37,7 +37,7 @@ class Comparison(Round[ComparisonTally]):
     def _finish(self, outcome: Outcome) -> None:
         """The round is decided."""
 
-    def _unasked(self, index: int) -> None:
+    def _stay_pending(self, index: int) -> None:
         """A server that should have been asked can't be."""
 
     def _ask(self, mask: int, done: int) -> None:
@@ -49,7 +49,7 @@ class Comparison(Round[ComparisonTally]):
         pipeline = self.pipeline
         pipeline.open_for(self.patience)
         if mask == pipeline.usable and pipeline.enough and not done:
-            self._send_to_all()
+            pipeline.send(self)
         else:
             self._ask_alone(mask, done)
 
@@ -62,7 +62,7 @@ class Comparison(Round[ComparisonTally]):
             if mask >> keeper.index & 1:
                 connection = keeper.connection
                 if connection is None or connection.full:
-                    self._unasked(keeper.index)
+                    self._stay_pending(keeper.index)
                     tally.miss(keeper.index, keeper.absence())
                 else:
                     connection.send(self.command(connection.dialect)[0], self)

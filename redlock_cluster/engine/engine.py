@@ -22,7 +22,7 @@ from redlock_cluster.core.timing import Seconds, Terms, Timing
 from redlock_cluster.core.token import Token
 from redlock_cluster.core.votes import ServerVote
 from redlock_cluster.engine.acquire import Acquisition, Attempt, Retries
-from redlock_cluster.engine.extend import Extension, TokenExtension, ended_elsewhere
+from redlock_cluster.engine.extend import Extension, TokenExtension, not_extendable
 from redlock_cluster.engine.group import Group
 from redlock_cluster.engine.inspect import Inspection
 from redlock_cluster.engine.operation import Operation
@@ -126,12 +126,10 @@ class Engine:
         group, key = self._route(resource)
         if isinstance(lease, LeaseRecord):
             return Extension(group, _same(lease, key), terms).begin()
-        error = None if elsewhere is None else ended_elsewhere(group, elsewhere, terms)
+        error = None if elsewhere is None else not_extendable(group, elsewhere, terms)
         if error is not None:
             return Settled(error)
-        extension = TokenExtension(group, resource, key, lease, mode, terms)
-        extension.begin()
-        return extension
+        return TokenExtension(group, resource, key, lease, mode, terms).send()
 
     def extend_by(self, lease: LeaseRecord, ttl_ms: int) -> Extension:
         """Begin to extend a lease of this engine; ttl_ms: milliseconds, checked. For batches."""

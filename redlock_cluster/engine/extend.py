@@ -28,12 +28,12 @@ from redlock_cluster.engine.release import release_unheard
 from redlock_cluster.errors import LeaseLost, NotHeld, QuorumUnavailable, RedlockError
 from redlock_cluster.wire.connection import Connection
 
-__all__ = ["Extension", "TokenExtension", "ended_elsewhere"]
+__all__ = ["Extension", "TokenExtension", "not_extendable"]
 
 _log = logging.getLogger(__name__)
 
 
-class _Round(Comparison):
+class _ExtensionRound(Comparison):
     """The round of an extension.
 
     terms: what the new ttl means
@@ -53,10 +53,7 @@ class _Round(Comparison):
     def begin(self) -> bool:
         """Send it. Returns False when the lease may not be extended any more."""
         record = self.record
-        if record is None:
-            self._ask((1 << self.group.size) - 1, 0)
-            return True
-        if not record.begin_extension(self.started, self.valid_until, self.terms.ttl_ms):
+        if record is None or not record.begin_extension(self.started, self.valid_until, self.terms.ttl_ms):
             return False
         self.group.extensions[self.token] = self
         self._ask(record.may_hold(), 0)
@@ -85,12 +82,13 @@ class Extension(Decision):
     terms: what the new ttl means
     """
 
-    __slots__ = ("_group", "_record", "_round", "_terms")
+    __slots__ = ("_error", "_group", "_record", "_round", "_terms")
 
     def __init__(self, group: Group, record: LeaseRecord, terms: Terms) -> None:
         Decision.__init__(self)
         self._group, self._record, self._terms = group, record, terms
-        self._round: _Round | None = None
+        self._round: _ExtensionRound | None = None
+        self._error: Exception | None = None
 
     def begin(self) -> Extension:
         """Send it, as soon as no other extension of the lease is under way."""
@@ -98,18 +96,22 @@ class Extension(Decision):
         if running is not None:
             running.add_waiter(self)
             return self
-        self._round = own = _Round(self._group, record.key, record.token, record.mode, self._terms, record)
-        if own.begin() and not own.decided:
-            own.add_waiter(self)
+        self._round = begun = _ExtensionRound(self._group, record.key, record.token, record.mode, self._terms, record)
+        if begun.begin() and not begun.decided:
+            begun.add_waiter(self)
         else:
             self._decide()
         return self
 
     def hear(self) -> None:
         """A round is decided, its own or the one before."""
-        if self._round is None:
+        if self._round is not None:
+            self._decide()
+            return
+        try:
             self.begin()
-        else:
+        except Exception as error:  # noqa: BLE001  whatever it is, it is the caller's and not the connection's
+            self._error = error
             self._decide()
 
     def _decide(self) -> None:
@@ -123,27 +125,29 @@ class Extension(Decision):
 
     def result(self) -> LeaseRecord | RedlockError:
         """The lease when a quorum extended it in time, else why not."""
-        record, own, now = self._record, self._round, self._group.clock()
-        if own is None:
-            return NotHeld("the extension was abandoned")
-        if own.outcome is Outcome.DONE and record.remaining(now):
+        record, ended, now = self._record, self._round, self._group.clock()
+        if self._error is not None:
+            raise self._error
+        if ended is not None and ended.outcome is Outcome.DONE and record.remaining(now):
             return record
-        error = self._refused(own, now)
+        error = self._refusal(ended, now)
         _log.debug("%s", error)
         return error
 
-    def _refused(self, own: _Round, now: float) -> RedlockError:
-        record, context = self._record, own.context(self._record.resource)
+    def _refusal(self, ended: _ExtensionRound | None, now: float) -> RedlockError:
+        record = self._record
+        context = ((), 0.0) if ended is None else ended.context(record.resource)[2:]
+        name, group = resource_text(record.resource), self._group.name
         if record.state(now) is LeaseState.LOST:
             release_unheard(self._group, record)
             reason, rest = record.loss(now)
-            return LeaseLost(f"the lease on {context[0]!r} is lost: {rest}", *context, reason=reason)
+            return LeaseLost(f"the lease on {name!r} is lost: {rest}", name, group, *context, reason=reason)
         if record.release_asked:
-            return NotHeld(f"{context[0]!r} was released", *context)
-        return QuorumUnavailable(f"whether the lease on {context[0]!r} was extended is unknown", *context)
+            return NotHeld(f"{name!r} was released", name, group, *context)
+        return QuorumUnavailable(f"whether the lease on {name!r} was extended is unknown", name, group, *context)
 
 
-class TokenExtension(_Round):
+class TokenExtension(_ExtensionRound):
     """An `Operation`: extends a token of which no more is known. Its result is a lease of its own, or why not.
 
     resource: as the caller named it
@@ -154,8 +158,13 @@ class TokenExtension(_Round):
     def __init__(
         self, group: Group, resource: Resource, key: bytes, token: Token, mode: LockMode, terms: Terms
     ) -> None:
-        _Round.__init__(self, group, key, token, mode, terms, None)
+        _ExtensionRound.__init__(self, group, key, token, mode, terms, None)
         self._resource = resource
+
+    def send(self) -> TokenExtension:
+        """Ask every server."""
+        self._ask((1 << self.group.size) - 1, 0)
+        return self
 
     def result(self) -> LeaseRecord | RedlockError:
         """A lease of its own when a quorum still knew the token, else why not."""
@@ -184,7 +193,7 @@ class TokenExtension(_Round):
         return error
 
 
-def ended_elsewhere(group: Group, record: LeaseRecord, terms: Terms) -> LeaseLost | None:
+def not_extendable(group: Group, record: LeaseRecord, terms: Terms) -> RedlockError | None:
     """Before a lease of another engine is extended by its token: it is believed no longer than servers keep it now.
 
     Returns why it can't be extended, if it is over.
@@ -193,5 +202,7 @@ def ended_elsewhere(group: Group, record: LeaseRecord, terms: Terms) -> LeaseLos
     if record.begin_extension(now, now + terms.validity, terms.ttl_ms):
         return None
     name = resource_text(record.resource)
+    if record.state(now) is not LeaseState.LOST:
+        return NotHeld(f"{name!r} was released", name, group.name)
     reason, rest = record.loss(now)
     return LeaseLost(f"the lease on {name!r} had ended: {rest}", name, group.name, reason=reason)

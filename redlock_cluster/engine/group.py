@@ -50,7 +50,7 @@ class Group:
     ) -> None:
         self.name, self.weight, self.size = group.name, group.weight, len(group.servers)
         self.quorum = quorum_of(self.size)
-        self.timing, self.clock, self.entropy = timing, ports.clock, ports.entropy
+        self.timing, self.clock = timing, ports.clock
         self.flusher, self.deadlines, self.pending, self.tokens = flusher, deadlines, pending, tokens
         self.pools = tuple(
             Pool(server, index, options, ports, flusher, handshake, on_connected)

@@ -39,7 +39,7 @@ class Inspection(Round[InspectionTally]):
         pipeline = self.pipeline
         pipeline.open_for(self.patience)
         if pipeline.enough:
-            self._send_to_all()
+            pipeline.send(self)
         else:
             tally = self._begin_alone(InspectionTally(self.group.size))
             tally.take_over(0, pipeline.unusable, pipeline.why, False)
@@ -70,7 +70,7 @@ class Inspection(Round[InspectionTally]):
         self._follow()
 
     def _follow(self) -> None:
-        if self.tally.decided and not self.decided:
+        if self.tally.has_verdict and not self.decided:
             self.decided = True
             self.notify()
 

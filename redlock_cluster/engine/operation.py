@@ -34,7 +34,11 @@ class Operation(Protocol[T_co]):
         """Nobody wants the result any more: what was or may yet be acquired is given back; the rest goes on."""
 
     def result(self) -> T_co:
-        """What it came to, to be asked for once. Raises ClosedError when the supervisor was closed meanwhile."""
+        """What it came to. Only once it is decided.
+
+        If it is not decided any more afterwards, the caller came too late and the operation goes on (an acquisition
+        whose validity had run out): wait again, and ask again. Raises ClosedError when the supervisor was closed.
+        """
 
 
 async def outcome(operation: Operation[T], loop: asyncio.AbstractEventLoop) -> T:
@@ -43,8 +47,11 @@ async def outcome(operation: Operation[T], loop: asyncio.AbstractEventLoop) -> T
     loop: the engine's
     """
     try:
-        await operation.future(loop)
+        while True:
+            await operation.future(loop)
+            result = operation.result()
+            if operation.decided:
+                return result
     except asyncio.CancelledError:
         operation.abandon()
         raise
-    return operation.result()

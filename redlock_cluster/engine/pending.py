@@ -26,6 +26,7 @@ _NEVER: Final = float("inf")
 class PendingRelease:
     """One token to be taken from one server; hears whether that was done and sees to it if not.
 
+    owner: where it waits
     keeper: of the server's connection that the key uses
     key, token, mode: what is to be released
     ttl_ms: milliseconds that the server keeps it at most
@@ -53,8 +54,23 @@ class PendingRelease:
         self._ttl, self._record, self._in_full = ttl_ms / 1000, record, False
         self.expires_at = owner.clock() + self._ttl if answered else _NEVER
 
+    def release(self) -> None:
+        """Take the token from the server: now, or when it can be asked again."""
+        connection = self.keeper.connection
+        if connection is None:
+            self.wait()
+        else:
+            self.send(connection)
+
+    def wait(self) -> None:
+        """Take the token from the server when it can be asked again."""
+        self._owner.add(self)
+
     def send(self, connection: Connection) -> None:
-        """Send it."""
+        """Send it on this connection, if that is not full."""
+        if connection.full:
+            self.wait()
+            return
         connection.send(self.mode.release(connection.dialect, self.key, self.token, self._in_full)[0], self)
 
     def reply(self, connection: Connection, value: object) -> None:
@@ -94,7 +110,7 @@ class PendingReleases:
         self.clock = clock
         self._by_keeper: dict[Keeper, dict[tuple[bytes, Token], PendingRelease]] = {}
 
-    def release(
+    def new(
         self,
         keeper: Keeper,
         key: bytes,
@@ -102,23 +118,10 @@ class PendingReleases:
         mode: LockMode,
         ttl_ms: int,
         answered: bool,
-        record: LeaseRecord | None = None,
-    ) -> None:
-        """Take a token from a server: now, or when it can be asked again. Arguments as for `PendingRelease`."""
-        self._send(PendingRelease(self, keeper, key, token, mode, ttl_ms, answered, record), keeper.connection)
-
-    def owe(
-        self,
-        keeper: Keeper,
-        key: bytes,
-        token: Token,
-        mode: LockMode,
-        ttl_ms: int,
-        answered: bool,
-        record: LeaseRecord | None = None,
-    ) -> None:
-        """Take a token from a server when it can be asked again. Arguments as for `PendingRelease`."""
-        self.add(PendingRelease(self, keeper, key, token, mode, ttl_ms, answered, record))
+        record: LeaseRecord | None,
+    ) -> PendingRelease:
+        """A token to be taken from a server, which is neither sent nor remembered yet. Arguments as for its class."""
+        return PendingRelease(self, keeper, key, token, mode, ttl_ms, answered, record)
 
     def add(self, pending: PendingRelease) -> None:
         """Remember it; one for the same token takes the place of an older one."""
@@ -134,14 +137,8 @@ class PendingReleases:
             del waiting[place]
         if connection is not None:
             for place in list(islice(waiting, most)):
-                self._send(waiting.pop(place), connection)
+                waiting.pop(place).send(connection)
 
     def count(self, keepers: tuple[Keeper, ...]) -> int:
         """How many wait for these connections."""
         return sum(len(self._by_keeper.get(keeper, ())) for keeper in keepers)
-
-    def _send(self, pending: PendingRelease, connection: Connection | None) -> None:
-        if connection is None or connection.full:
-            self.add(pending)
-        else:
-            pending.send(connection)

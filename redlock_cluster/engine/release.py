@@ -103,17 +103,15 @@ class Release(Comparison):
         self._stay_pending(connection.index)
         Comparison.lost(self, connection)
 
-    def _unasked(self, index: int) -> None:
-        self._stay_pending(index)
-
     def _stay_pending(self, index: int) -> None:
+        """A server was not asked, or its reply was lost: it is asked again later."""
         keeper, record, pending = self.pipeline.keepers[index], self.record, self.group.pending
         if record is None:
-            pending.owe(keeper, self.key, self.token, self.mode, TOKEN_TTL_MS, True)
+            pending.new(keeper, self.key, self.token, self.mode, TOKEN_TTL_MS, True, None).wait()
         else:
             record.note_doubtful(index)
             answered = not record.unanswered() >> index & 1
-            pending.owe(keeper, self.key, self.token, self.mode, record.longest_ms, answered, record)
+            pending.new(keeper, self.key, self.token, self.mode, record.longest_ms, answered, record).wait()
 
     def _finish(self, outcome: Outcome) -> None:
         if self.record is not None:
@@ -157,4 +155,7 @@ def release_unheard(group: Group, record: LeaseRecord) -> None:
     for keeper in pipeline_of(group, record.key).keepers:
         if holders >> keeper.index & 1:
             answered = not unanswered >> keeper.index & 1
-            group.pending.release(keeper, record.key, record.token, record.mode, record.longest_ms, answered, record)
+            pending = group.pending.new(
+                keeper, record.key, record.token, record.mode, record.longest_ms, answered, record
+            )
+            pending.release()

@@ -29,7 +29,7 @@ __all__ = ["Context", "Round", "pipeline_of"]
 
 T = TypeVar("T", bound=Tally)
 
-LOST_REPLY: Final = "the connection broke before the reply"
+_LOST_REPLY: Final = "the connection broke before the reply"
 
 
 def pipeline_of(group: Group, key: bytes) -> Pipeline:
@@ -89,10 +89,6 @@ class Round(Message, Generic[T]):
 
     # --- sending it ------------------------------------------------------------------------------------------------
 
-    def _send_to_all(self) -> None:
-        """To all servers that are usable; after a look at `pipeline.usable` that followed `pipeline.open_for`."""
-        self.pipeline.send(self)
-
     def _begin_alone(self, tally: T) -> T:
         """Is sent to servers one by one, or to none: it counts alone from the start."""
         self._tally = tally
@@ -146,7 +142,7 @@ class Round(Message, Generic[T]):
 
     def lost(self, connection: Connection) -> None:
         """The connection broke: ABSENT."""
-        self._miss([connection.index], LOST_REPLY)
+        self._miss([connection.index], _LOST_REPLY)
 
     def missed(self, indices: list[int]) -> None:
         """Servers did not answer in time: ABSENT."""

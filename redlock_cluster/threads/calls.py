@@ -186,7 +186,12 @@ class OperationCall(Call[T]):
             operation.add_waiter(self)
 
     def _conclude(self) -> None:
-        self._succeed(self._then(self._engine, self._operation.result()))
+        result = self._operation.result()
+        if self._operation.decided:
+            self._succeed(self._then(self._engine, result))
+        else:  # it goes on
+            self._running = self._operation
+            self._operation.add_waiter(self)
 
     def done(self) -> bool:
         """As the operation's waiter: whether it waits no more."""

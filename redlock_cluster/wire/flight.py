@@ -165,6 +165,8 @@ class Flight(Series):
 
         0 where something differs or is not whole, or some messages count alone: then it is to be parsed.
         """
+        if self.alone:
+            return 0
         index, size = connection.index, self.size
         whole, begin = self._bytes[index], self._read[index]
         end = begin + len(data) - start
@@ -172,7 +174,7 @@ class Flight(Series):
             usual, end = data.startswith(whole[begin:], start), len(whole)
         else:
             usual = whole.startswith(data[start:], begin) and whole[end - 1] == _LAST
-        if not usual or self.alone:
+        if not usual:
             return 0
         messages, taken, self._read[index] = self.messages, end - begin, end
         if taken < len(whole):

@@ -103,7 +103,7 @@ class Pipeline(Upstream):
             self.queue_open()
 
     def send(self, message: Message) -> None:
-        """Queue a message for all servers that are usable: it joins the open flight (see `open_for`)."""
+        """Queue a message for all servers that are usable: it joins the open flight. `open_for` comes first."""
         flight = self._open
         if flight is None:
             started = self._clock()

@@ -78,7 +78,7 @@ def test_an_acquisition_may_call_held_split_but_never_an_outage_or_a_win(
             Standing.SPLIT,
             Standing.HELD,
         )
-    assert votes.decided
+    assert votes.has_verdict
 
 
 @given(ballots())
@@ -90,7 +90,7 @@ def test_a_verdict_is_never_waited_for_once_nothing_can_change_it(ballot: tuple[
         known, left = [r for _, r in cast_votes[:seen]], size - seen
         fates = {truth(size, [*known, *fate]) for fate in ([r] * left for r in (None, A, B, UNNAMED, ABSENT))}
         mixed = {truth(size, [*known, *([A] * i + [ABSENT] * (left - i))]) for i in range(left + 1)}
-        if not votes.decided:
+        if not votes.has_verdict:
             assert len(fates | mixed) > 1 or left > 0
         if Standing.WON not in fates:
             assert votes.standing is not Standing.OPEN
@@ -131,7 +131,7 @@ def test_an_inspection_waits_for_what_may_name_one_holder() -> None:
     votes = InspectionTally(5)
     for index, reply in enumerate([A, B, A, B]):
         cast(votes, index, reply)
-        assert not votes.decided
+        assert not votes.has_verdict
     cast(votes, 4, A)
     assert votes.standing is Standing.HELD
 

@@ -6,10 +6,11 @@ import asyncio
 
 import pytest
 
-from redlock_cluster import Contended, Err, Ok, QuorumUnavailable
+from redlock_cluster import ClosedError, Contended, Err, Ok, QuorumUnavailable
 from redlock_cluster.wire import connection as connection_module
+from redlock_cluster.wire.forks import Generation
 
-from .scripted import NIL, OK, ONE, REDIS_6, REDIS_8_4, Clock, Group, bulk, turns
+from .scripted import NIL, OK, ONE, REDIS_6, REDIS_8_4, Clock, Entropy, Group, bulk, turns
 
 KEY = b"redlock:r"
 OTHER = b"f" * 22 + b"@other:1"
@@ -250,3 +251,82 @@ async def test_whether_it_is_locked_is_not_denied_while_those_who_did_not_answer
         group.now[1].reply(bulk(b"a" * 32))
         with pytest.raises(QuorumUnavailable):
             await task
+
+
+async def test_a_caller_that_comes_too_late_for_its_lease_goes_on_trying_as_long_as_it_waits() -> None:
+    clock = Clock()
+    async with Group(3, clock=clock) as group:
+        task = asyncio.create_task(group.supervisor.lock("r", 10, wait=None))
+        await turns()
+        for wire in group.now:
+            wire.reply(NIL)
+        clock.now += 20  # the process was suspended before the caller had its turn
+        await group.when(lambda: all(len(wire.commands) == 3 for wire in group.now))
+        assert not task.done()
+        assert group.commands() == [[set_command(1), release(1), set_command(2)]] * 3
+        for wire in group.now:
+            wire.reply(ONE)
+            wire.reply(NIL)
+        lease = (await task).value
+        assert lease.token == token(2).decode()
+
+
+async def test_a_caller_that_comes_too_late_for_its_only_attempt_is_told_so() -> None:
+    clock = Clock()
+    async with Group(3, clock=clock) as group:
+        task = asyncio.create_task(group.supervisor.lock("r", 10, wait=0))
+        await turns()
+        for wire in group.now:
+            wire.reply(NIL)
+        clock.now += 20
+        refused = await task
+        assert refused == Err("unavailable")
+        assert "the quorum came too late" in str(refused.error)
+        assert group.commands() == [[set_command(1), release(1)]] * 3
+
+
+async def test_an_attempt_that_was_given_back_is_not_sent_in_full() -> None:
+    async with Group(5) as group:
+        task = asyncio.create_task(group.supervisor.lock("r", 10, wait=0))
+        await turns()
+        group.now[0].reply(bulk(OTHER))
+        group.now[1].reply(bulk(b"another"))
+        group.now[2].reply(b"-ERR no\r\n")
+        await turns()
+        late = group.now[3]
+        assert late.commands == [set_command(1), release(1)]
+        late.reply(b"-NOSCRIPT no\r\n")
+        await turns()
+        assert late.commands == [set_command(1), release(1)]
+        group.now[4].reply(bulk(OTHER))
+        assert await task == Err("lock_failure")
+
+
+async def test_what_a_later_attempt_raises_reaches_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    def texts(entropy: Entropy, count: int) -> list[bytes]:
+        entropy.made += 1
+        if entropy.made > 1:
+            raise OSError("no randomness")
+        return [token(1)[:22]]
+
+    monkeypatch.setattr(Entropy, "texts", texts)
+    async with Group(3) as group:
+        task = asyncio.create_task(group.supervisor.lock("r", 10, wait=None))
+        await turns()
+        for wire in group.now:
+            wire.reply(bulk(OTHER))
+        with pytest.raises(OSError, match="no randomness"):
+            await task
+
+
+async def test_in_a_fork_that_goes_on_with_the_loop_nobody_tries_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Group(3) as group:
+        task = asyncio.create_task(group.supervisor.lock("r", 10, wait=None))
+        await turns()
+        for wire in group.now:
+            wire.reply(bulk(OTHER))
+        with monkeypatch.context() as child:
+            child.setattr(Generation, "number", Generation.number + 1)
+            with pytest.raises(ClosedError):
+                await task
+        assert group.commands() == [[set_command(1), release(1)]] * 3

@@ -208,3 +208,20 @@ async def test_a_batch_of_attempts_ends_and_gives_back_when_the_supervisor_close
         assert [words[0] for words in wire.commands] == [b"SET", b"TIME", b"DELIFEQ", b"TIME"]
         wire.reply(ONE + TIME)
         await closing
+
+
+async def test_a_cancelled_batch_of_extensions_begins_no_more() -> None:
+    async with Group(1) as group:
+        (lease,) = await held(group, "a")
+        (wire,) = group.now
+        first = asyncio.create_task(lease.extend(20))
+        await turns()
+        batch = asyncio.create_task(group.supervisor.extend_many([lease], 3600))
+        await turns()
+        batch.cancel()
+        await turns()
+        wire.reply(OK)
+        await first
+        await turns()
+        assert [words[-1] for words in wire.commands[1:]] == [b"20000"]
+        assert lease.ttl == 20

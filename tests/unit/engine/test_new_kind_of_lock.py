@@ -45,8 +45,6 @@ LOOK = script(GUARD + b"return 1")
 class Reader:
     """Many at a time, as long as nobody holds the key exclusively. A `LockMode`."""
 
-    name = "toy read"
-
     def acquire(self, dialect: Dialect, key: bytes, token: Token, ttl_ms: int, in_full: bool) -> Command:
         return TAKE.call(in_full, key, token, ttl_ms), UNFORESEEN  # how many readers there are then
 

@@ -419,3 +419,16 @@ async def test_a_lock_leaves_no_cycle_to_the_garbage_collector() -> None:
             assert sum(isinstance(thing, LeaseRecord) for thing in gc.get_objects()) < 150
         finally:
             gc.enable()
+
+
+async def test_a_released_lease_that_another_supervisor_extends_was_released() -> None:
+    async with Group(3) as mine, Group(3) as other:
+        lease = await held(mine)
+        task = asyncio.create_task(mine.supervisor.unlock("r", lease))
+        await turns()
+        for wire in mine.now:
+            wire.reply(ONE)
+        assert await task
+        refused = await other.supervisor.extend("r", lease, 10)
+        assert refused == Err("not_held")
+        assert isinstance(refused.error, NotHeld)
