@@ -1,7 +1,7 @@
 """From the plain tree of a file to `Options`: every form a file may use, and every problem it may have.
 
-The tree is dicts, lists and scalars. It is read from the leaves up, one model at a time, so that a problem in one place
-hides none in another.
+The tree is dicts, lists and scalars. It is read from the leaves up, one model at a time, so that one problem hides no
+other.
 """
 
 from __future__ import annotations
@@ -38,19 +38,27 @@ MAXIMA: Final[dict[str, object]] = {
     name: Duration().written(DeploymentEntry.model_fields[name].default)
     for name in ("retry_interval_max", "reconnection_interval_max")
 }
-"""Written like in a file, so that they are checked against the bases when they are left out."""
+"""Written as in a file, so that they are checked against the bases even when they are left out."""
 
 
 class Builder:
-    """Builds `Options` from a tree and tells all its problems."""
+    """Builds `Options` from a tree and reports all its problems.
+
+    problems: where they are reported
+    """
 
     def __init__(self, problems: Problems) -> None:
         self.problems = problems
 
     def options(self, tree: object) -> Options | None:
-        """Return the options of a whole file, or None after telling why not."""
+        """Build the options of a whole file.
+
+        tree: what the file contains
+
+        Returns the options, or None; then the problems say why.
+        """
         if tree is None or tree == {}:
-            self.problems.add((), "empty; give servers, cluster or deployments")
+            self.problems.report((), "empty; give servers, cluster or deployments")
             return None
         fields = self.problems.expect_map(tree, (), "options")
         if fields is None:
@@ -58,7 +66,7 @@ class Builder:
         if "deployments" in fields:
             return self._several(fields)
         if "default" in fields:
-            self.problems.add(("default",), "only together with deployments; remove it")
+            self.problems.report(("default",), "only together with deployments; remove it")
         deployment = self._deployment({name: node for name, node in fields.items() if name != "default"}, ())
         if deployment is None:
             return None
@@ -66,18 +74,18 @@ class Builder:
 
     def _several(self, fields: dict[str, object]) -> Options | None:
         for name in fields.keys() & set(DEPLOYMENT_NAMES):
-            self.problems.add((name,), "stands beside deployments; move it into the deployments it is for")
+            self.problems.report((name,), "stands beside deployments; move it into the deployments it is for")
         self.problems.unknown(fields, ("deployments", "default", *DEPLOYMENT_NAMES), ())
         nodes = self.problems.expect_map(fields["deployments"], ("deployments",), "names to options")
         if nodes is None:
             return None
         if not nodes:
-            self.problems.add(("deployments",), "no deployments; give at least one")
+            self.problems.report(("deployments",), "no deployments; give at least one")
         deployments = {}
         for name, node in nodes.items():
             if not re.fullmatch(NAME_PATTERN, name):
-                text = "a name begins with a letter, a digit or _, and goes on with these, space, point, +, / or -"
-                self.problems.add(("deployments",), text)
+                text = "a name begins with a letter, a digit or _, and continues with these, space, point, +, / or -"
+                self.problems.report(("deployments",), text)
             elif deployment := self._deployment(node, ("deployments", name)):
                 deployments[name] = deployment
         return Options.model_construct(deployments=deployments, default=self._default(fields.get("default"), nodes))
@@ -89,7 +97,7 @@ class Builder:
             return chosen
         if chosen is not BROKEN:
             names = [name for name in nodes if re.fullmatch(NAME_PATTERN, name)]
-            self.problems.add(("default",), f"no such deployment; there are {', '.join(names)}")
+            self.problems.report(("default",), f"no such deployment; there are {', '.join(names)}")
         return None
 
     def _deployment(self, node: object, path: Path) -> DeploymentOptions | None:
@@ -99,9 +107,11 @@ class Builder:
         guesses = self.problems.unknown(fields, DEPLOYMENT_NAMES if path else (*DEPLOYMENT_NAMES, "deployments"), path)
         self._exclusive(fields, path)
         if {"servers", "cluster"} <= fields.keys():
-            self.problems.add((*path, "cluster"), "given beside servers; keep servers (one group) or cluster (several)")
+            self.problems.report(
+                (*path, "cluster"), "given beside servers; keep servers (one group) or cluster (several)"
+            )
         elif not (fields.keys() | guesses) & {"servers", "cluster", "deployments"}:
-            self.problems.add(path, f"no servers; give servers or cluster{'' if path else ' or deployments'}")
+            self.problems.report(path, f"no servers; give servers or cluster{'' if path else ' or deployments'}")
         groups: tuple[GroupOptions, ...] | None = None
         if "cluster" in fields:
             groups = self._cluster(fields["cluster"], (*path, "cluster"))
@@ -116,7 +126,7 @@ class Builder:
         if nodes is None:
             return None
         if not nodes:
-            self.problems.add(path, "no groups; give at least one")
+            self.problems.report(path, "no groups; give at least one")
         addresses: Addresses = {}
         names: dict[str, Path] = {}
         built: list[GroupOptions] = []
@@ -127,7 +137,7 @@ class Builder:
             name = item.get("name") if isinstance(item, dict) else None
             first = names.setdefault(name if isinstance(name, str) else str(index), at)
             if first != at:
-                self.problems.add(at, f"the same name as {spelled(first)}; every group needs its own")
+                self.problems.report(at, f"the same name as {spelled(first)}; every group needs its own")
         if len(built) < len(nodes):
             return None
         self._every_group_on_ring([group.weight for group in built], path)
@@ -137,7 +147,7 @@ class Builder:
         for index, weight in enumerate(weights):
             if RING_POINTS * len(weights) * weight < sum(weights):
                 text = "so little beside the other groups that this one would get no resource; raise it or lower theirs"
-                self.problems.add((*path, index, "weight"), text)
+                self.problems.report((*path, index, "weight"), text)
 
     def _group(self, node: object, path: Path, addresses: Addresses) -> GroupOptions | None:
         name = str(path[-1])
@@ -152,7 +162,7 @@ class Builder:
         if "servers" in fields:
             servers = self._servers(fields["servers"], (*path, "servers"), addresses)
         elif "servers" not in guesses:
-            self.problems.add(path, "no servers; give servers")
+            self.problems.report(path, "no servers; give servers")
         group, _ = self.problems.model(GroupOptions, {"name": name, **fields, "servers": ()}, path)
         return _narrowed(GroupOptions, group, servers=servers) if group and servers else None
 
@@ -161,36 +171,36 @@ class Builder:
         if nodes is None:
             return None
         if not nodes:
-            self.problems.add(path, "no servers; a group needs an odd number, add one")
+            self.problems.report(path, "no servers; a group needs an odd number, add one")
         elif len(nodes) % 2 == 0:
-            self.problems.add(path, f"{len(nodes)} servers; a group needs an odd number, add or remove one")
+            self.problems.report(path, f"{len(nodes)} servers; a group needs an odd number, add or remove one")
         servers = [self._server(item, (*path, index), addresses) for index, item in enumerate(nodes)]
         return tuple(server for server in servers if server) if nodes and None not in servers else None
 
     def _server(self, node: object, path: Path, addresses: Addresses) -> ServerOptions | None:
         fields = server_from_url(node) if isinstance(node, str) else node
         if isinstance(fields, str):
-            self.problems.add(path, fields)
+            self.problems.report(path, fields)
             return None
         fields = self.problems.expect_map(fields, path, "host, port and so on, or a URL")
         if fields is None:
             return None
         url = isinstance(node, str)
-        told = len(self.problems.found)
+        before = len(self.problems.found)
         self.problems.unknown(fields, tuple(ServerEntry.model_fields), path)
         self._exclusive(fields, path)
         entry, wrong = self.problems.model(ServerEntry, fields, path, url)
-        # What is right is checked although something is wrong.
+        # The right fields are checked even if others are wrong.
         sound, _ = Problems().model(ServerEntry, {name: v for name, v in fields.items() if name not in wrong}, path)
         assert sound is not None
         if not wrong & {"host", "port", "socket"}:
             first = addresses.setdefault(sound.process, path)
             if first != path:
-                self.problems.add(path, f"the same server as {spelled(first)}; it can vote only once, remove one")
+                self.problems.report(path, f"the same server as {spelled(first)}; it can vote only once, remove one")
         for name, text in _tls_problems(sound, wrong):
-            self.problems.add_part(path, name, text, url)
+            self.problems.report_part(path, name, text, url)
         password = self._password(sound, path)
-        if entry is None or len(self.problems.found) > told:
+        if entry is None or len(self.problems.found) > before:
             return None
         return _narrowed(ServerOptions, entry, password=password)
 
@@ -207,13 +217,13 @@ class Builder:
         except ValueError:
             problem = "the file is not UTF-8 text"
         if problem:
-            self.problems.add((*path, "password_file"), problem)
+            self.problems.report((*path, "password_file"), problem)
         return SecretStr(text)
 
     def _exclusive(self, fields: dict[str, object], path: Path) -> None:
         for one, other in EXCLUSIVE:
             if fields.get(one) is not None and fields.get(other) is not None:
-                self.problems.add((*path, one), f"given beside {other}; keep one of the two")
+                self.problems.report((*path, one), f"given beside {other}; keep one of the two")
 
 
 def _narrowed(model: type[Model], entry: BaseModel, **changes: object) -> Model:

@@ -1,7 +1,7 @@
 """Reads options from a YAML file or a mapping: plain YAML only, with `${VAR}` from the environment.
 
-What PyYAML says about a file may quote it, and with it a password (`password: *hunter2` is an alias that nothing
-defines). So its messages are never passed on, nor are its exceptions: problems are told when they are already handled.
+A message of PyYAML may quote the file, and with it a password (`password: *hunter2` is an alias that nothing defines).
+So its messages and exceptions are never passed on: problems are reported after the exceptions were handled.
 """
 
 from __future__ import annotations
@@ -30,9 +30,11 @@ YAML: Final = "tag:yaml.org,2002:"
 
 
 def load_options(source: str | os.PathLike[str] | Mapping[str, object]) -> Options:
-    """Return the options of a YAML file or of a mapping of the same form, checked.
+    """Read and check the options of a YAML file, or of a mapping of the same form.
 
     source: the path of the file, or the mapping
+
+    Returns the options; durations are seconds.
 
     Raises OptionsError, which lists every problem with its path and contains no password.
     """
@@ -48,13 +50,13 @@ def load_options(source: str | os.PathLike[str] | Mapping[str, object]) -> Optio
 
 
 def _read(source: object, problems: Problems) -> tuple[str | None, object]:
-    """Return the name of the file and its tree, BROKEN after telling why there is none."""
+    """Return the name of the file and its tree; BROKEN if there is none, after reporting why."""
     if not isinstance(source, str | os.PathLike):
-        problems.add((), "options are the path of a YAML file, or a mapping")
+        problems.report((), "options are the path of a YAML file, or a mapping")
         return None, BROKEN
     name = os.fsdecode(source)
     if "\n" in name or "://" in name:  # not shown: a URL may contain a password
-        problems.add((), "options are the path of a YAML file, or a mapping such as {'servers': [url]}")
+        problems.report((), "options are the path of a YAML file, or a mapping such as {'servers': [url]}")
         return None, BROKEN
     try:
         content = File(name).read_bytes()
@@ -64,29 +66,29 @@ def _read(source: object, problems: Problems) -> tuple[str | None, object]:
         problem = "the options file can't be read: its path has a null character"
     else:
         return name, _parse(content, problems)
-    problems.add((), problem)
+    problems.report((), problem)
     return name, BROKEN
 
 
 def _parse(content: bytes, problems: Problems) -> object:
     try:
         if problem := _not_plain(content):
-            problems.add((), problem)
+            problems.report((), problem)
             return BROKEN
         loader = _Loader(content)
         node = loader.get_single_node()
         if node is None:
             return None
-        _tell_repeated(node, (), problems, set())
+        _report_repeated(node, (), problems, set())
         return loader.construct_document(node)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         problem = _yaml_problem(error)
-    problems.add((), problem)
+    problems.report((), problem)
     return BROKEN
 
 
 def _not_plain(content: bytes) -> str:
-    """Return what makes a file more than plain YAML, before anything is made of it; "" if nothing does."""
+    """Return what makes a file more than plain YAML, before it is loaded; "" if nothing does."""
     depth = 0
     for event in yaml.parse(content, _Loader):
         if getattr(event, "tag", None) not in (None, f"{YAML}str"):
@@ -99,10 +101,10 @@ def _not_plain(content: bytes) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain YAML: what looks like a number, true, false or null is told apart as in YAML 1.2.
+    """Plain YAML: what is a number, true, false or null follows YAML 1.2.
 
-    PyYAML's YAML 1.1 makes 4261 of 71:01, 511 of 0777, a date of 2024-01-31 and true of yes; here they are text, which
-    the options then take or refuse.
+    PyYAML's YAML 1.1 reads 71:01 as 4261, 0777 as 511, 2024-01-31 as a date and yes as true; here they are text, which
+    the options then accept or refuse.
     """
 
 
@@ -118,23 +120,23 @@ for _tag, _pattern, _first in (
     _Loader.add_implicit_resolver(f"{YAML}{_tag}", re.compile(rf"(?:{_pattern})\Z"), _first)
 
 
-def _tell_repeated(node: yaml.Node, path: Path, problems: Problems, visited: set[int]) -> None:
-    """Tell keys that one map has twice; PyYAML would take the last of them."""
+def _report_repeated(node: yaml.Node, path: Path, problems: Problems, visited: set[int]) -> None:
+    """Report keys that one map has twice; PyYAML would use the last of them."""
     if id(node) in visited:
         return
     visited.add(id(node))
     if isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
-            _tell_repeated(item, (*path, index), problems, visited)
+            _report_repeated(item, (*path, index), problems, visited)
     elif isinstance(node, yaml.MappingNode):
         lines: dict[tuple[str, str], int] = {}
         for key, value in node.value:
             line, known = key.start_mark.line + 1, (key.tag, str(key.value))
             at = (*path, known[1]) if known[0] == f"{YAML}str" and showable(known[1]) else path
             if known in lines and key.tag != f"{YAML}merge":
-                problems.add(at, f"given twice, in lines {lines[known]} and {line}; keep one")
+                problems.report(at, f"given twice, in lines {lines[known]} and {line}; keep one")
             lines[known] = line
-            _tell_repeated(value, at, problems, visited)
+            _report_repeated(value, at, problems, visited)
 
 
 def _where(mark: object) -> str:
@@ -162,10 +164,10 @@ class _Plain:
         self.problems = problems
 
     def tree(self, node: object, path: Path) -> object:
-        """Return the copy of a node; BROKEN, after telling why, where there can be none."""
+        """Return the copy of a node; BROKEN if there can be none, after reporting why."""
         self.problems.visit(path)
         if len(path) > DEEPEST or len(self.problems.order) > LARGEST:
-            self.problems.add((), TOO_MUCH)
+            self.problems.report((), TOO_MUCH)
             return BROKEN
         match node:
             case str():
@@ -184,7 +186,9 @@ class _Plain:
             if isinstance(name, str):
                 copy[name] = self.tree(value, (*path, name))
             else:
-                self.problems.add(path, "a name is not text; put names that look like numbers, true or null in quotes")
+                self.problems.report(
+                    path, "a name is not text; put names that look like numbers, true or null in quotes"
+                )
         return copy
 
     def _expanded(self, text: str, path: Path) -> object:
@@ -195,9 +199,9 @@ class _Plain:
                 return "${"
             name = match["name"]
             if name is None:
-                self.problems.add(path, "write a variable as ${NAME}, and ${ that is no variable as $${")
+                self.problems.report(path, "write a variable as ${NAME}, and ${ that is no variable as $${")
             elif name not in os.environ:
-                self.problems.add(path, f"the environment variable {name} is not set")
+                self.problems.report(path, f"the environment variable {name} is not set")
             return os.environ.get(name or "", "")
 
         expanded = re.sub(r"\$\$\{|\$\{(?:(?P<name>[A-Za-z_][A-Za-z0-9_]*)\})?", value, text)

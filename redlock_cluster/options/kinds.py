@@ -32,18 +32,24 @@ FLAGS: Final = {
 
 
 def wrong(text: str) -> PydanticCustomError:
-    """Make the exception a validator raises: says what to write, never what was written."""
+    """Return the exception that a validator raises: it says what to write, never what was written."""
     return PydanticCustomError("option", text)
 
 
 class Kind(ABC):
-    """One kind of value: how it is read, and how the schema for editors tells what may be written."""
+    """One kind of value: how it is read, and how the schema for editors describes it."""
 
     unit = ""
 
     @abstractmethod
     def read(self, value: object, from_file: bool) -> object:
-        """Return what the model stores for a written value; raises what `wrong` makes."""
+        """Read a written value.
+
+        value: as the file or the caller wrote it
+        from_file: it is from a file, so a bare number for a duration is milliseconds
+
+        Returns what the model stores. Raises what `wrong` returns.
+        """
 
     @abstractmethod
     def forms(self) -> list[dict[str, object]]:
@@ -184,27 +190,31 @@ class Secret(Text):
 
 
 def no_control(value: str) -> str:
-    """Say what is wrong with text in which control characters are not allowed; "" if nothing is."""
+    """Return what is wrong with text that must not have control characters; "" if nothing is."""
     control = any(character < " " or "\x7f" <= character <= "\x9f" for character in value)
     return "must not contain control characters" if control else ""
 
 
 def host_problem(value: str) -> str:
-    """Say what is wrong with a host name or IP address; "" if nothing is."""
+    """Return what is wrong with a host name or IP address; "" if nothing is."""
     if re.fullmatch(r"[^\s:/@?#,\[\]\\\x00-\x20\x7f]+", value):
         return ""
     try:
         ipaddress.IPv6Address(value)
     except ValueError:
-        return "write a host name or an IP address alone: the port goes into port, IPv6 has no brackets here"
+        return "write a host name or an IP address alone: write the port as port, and IPv6 without brackets"
     return ""
 
 
 def server_from_url(url: str) -> dict[str, object] | str:
-    """Return the options that a URL stands for, unchecked; or what is wrong with it, without repeating any of it.
+    """Read the options that a URL stands for.
 
-    What `redis.connection.parse_url` passes over in silence is wrong here: the rest of a password that should have been
+    `redis.connection.parse_url` silently ignores some mistakes. Here they are wrong: the rest of a password that was not
     escaped may look like a path, a parameter or a fragment.
+
+    url: redis://, rediss:// or unix://
+
+    Returns the options, unchecked; or what is wrong with the URL, without repeating any of it.
     """
     import redis.connection  # slow, and most files have no URL
 
@@ -222,12 +232,12 @@ def server_from_url(url: str) -> dict[str, object] | str:
     if any(character <= " " for character in url) or "@" in rest or "#" in rest:
         return BAD_URL
     fields: dict[str, object] = {name: found[name] for name in ("host", "username", "password") if name in found}
-    problem = _add_place(parts, fields) or _add_parameters(parameters, fields)
+    problem = _add_address(parts, fields) or _add_parameters(parameters, fields)
     return problem or fields
 
 
-def _add_place(parts: SplitResult, fields: dict[str, object]) -> str:
-    """Add where the server is to the fields; returns what is wrong, "" if nothing is."""
+def _add_address(parts: SplitResult, fields: dict[str, object]) -> str:
+    """Add the server's address to the fields. Returns what is wrong, "" if nothing is."""
     address, path = parts.netloc.rpartition("@")[2], unquote(parts.path)
     if parts.scheme == "unix":
         fields["socket"] = path
@@ -246,7 +256,7 @@ def _add_place(parts: SplitResult, fields: dict[str, object]) -> str:
 
 
 def _add_parameters(parameters: list[tuple[str, str]], fields: dict[str, object]) -> str:
-    """Add what follows the question mark to the fields; returns what is wrong, "" if nothing is."""
+    """Add what follows the question mark to the fields. Returns what is wrong, "" if nothing is."""
     for name, value in parameters:
         option = "database" if name == "db" else name
         if name not in URL_PARAMETERS:

@@ -1,8 +1,8 @@
-"""What a supervisor can be told: every option with its default, its range and its meaning.
+"""Every option with its default, its range and its meaning.
 
-These models are the only place where names, defaults and descriptions stand; the reader of files and the schema for
-editors take them from here. `redlock_cluster.options.file.load_options` makes them from a file or a mapping, where a
-bare number for a duration is milliseconds. Here every duration is a float of seconds.
+Names, defaults and descriptions are written only here; the reader of files and the schema for editors use these models.
+`redlock_cluster.options.file.load_options` makes them from a file or a mapping, where a bare number for a duration is
+milliseconds. Here every duration is a float of seconds.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class _Frozen(BaseModel):
 
 
 class ServerOptions(_Frozen):
-    """One server: where it is and how to be let in. Never shows its password or user name."""
+    """One server: its address and its credentials. Never shows its password or user name."""
 
     host: Annotated[str, Text(host_problem)] = Field("127.0.0.1", description="Host name or IP address.")
     port: Annotated[int, Whole(1, 65535)] = Field(6379, description="TCP port.")
@@ -84,14 +84,14 @@ class ServerOptions(_Frozen):
 
     @property
     def name(self) -> str:
-        """Tell the address: `host:port`, `[::1]:port` or `unix:/path`."""
+        """Return the address: `host:port`, `[::1]:port` or `unix:/path`."""
         if self.socket is not None:
             return f"unix:{self.socket}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
     def process(self) -> tuple[str, int]:
-        """Tell two servers apart: equal for addresses of one process, as far as addresses tell."""
+        """Return what identifies the process: equal for two addresses of one process, as far as addresses show it."""
         if self.socket is not None:
             return os.path.normpath(self.socket), 0
         host = self.host.lower().rstrip(".")
@@ -113,7 +113,7 @@ class GroupOptions(_Frozen):
 
 
 class DeploymentOptions(_Frozen):
-    """The groups of one deployment and how to treat them; durations in seconds."""
+    """The groups of one deployment and how they are used; durations in seconds."""
 
     pool_size: Annotated[int, Whole(1, 1000)] = Field(
         1, description="Connections per server; a key always uses the same one."
@@ -135,7 +135,7 @@ class DeploymentOptions(_Frozen):
         5.0, description="Longest d between reconnections.", validate_default=True
     )
     connect_timeout: Annotated[float, Duration()] = Field(
-        2.0, description="How long a connection may take, with TLS and greeting."
+        2.0, description="How long a connection may take, with TLS and handshake."
     )
     server_timeout: Annotated[float, Duration()] = Field(
         0.2, description="How long a round waits for a server's vote (at most half the ttl)."
@@ -165,7 +165,11 @@ class DeploymentOptions(_Frozen):
 
 
 class Options(_Frozen):
-    """All deployments by name; default: the one to use when none is named, or None."""
+    """All deployments of a file.
+
+    deployments: by name
+    default: the name of the one to use when none is named, or None
+    """
 
     deployments: Mapping[str, DeploymentOptions]
     default: str | None = None
@@ -197,13 +201,13 @@ def _properties(model: type[BaseModel]) -> dict[str, object]:
         for kind in field.metadata:
             if isinstance(kind, Kind):
                 forms = kind.forms()
-                told: dict[str, object] = {"description": f"{field.description}{kind.unit}"}
+                about: dict[str, object] = {"description": f"{field.description}{kind.unit}"}
                 if not field.is_required():
                     default = field.default if field.default is None else kind.written(field.default)
                     forms += [{"type": "null"}] if default is None else []
                     shown = json.dumps(default) if isinstance(default, bool) else "none" if default is None else default
-                    told = {"description": f"{told['description']} Default: {shown}.", "default": default}
-                properties[name] = {**told, **(forms[0] if len(forms) == 1 else {"anyOf": forms})}
+                    about = {"description": f"{about['description']} Default: {shown}.", "default": default}
+                properties[name] = {**about, **(forms[0] if len(forms) == 1 else {"anyOf": forms})}
     return properties
 
 
@@ -233,7 +237,7 @@ def _server_schema() -> dict[str, object]:
 
 def json_schema() -> dict[str, object]:
     """Return the JSON schema of options files, for editors."""
-    even = [{"minItems": size, "maxItems": size} for size in range(2, 20, 2)]  # what an editor can be told of "odd"
+    even = [{"minItems": size, "maxItems": size} for size in range(2, 20, 2)]  # as far as a schema can say "odd"
     servers = {
         "type": "array",
         "description": "The servers of one group: an odd number, independent of each other.",
@@ -257,8 +261,8 @@ def json_schema() -> dict[str, object]:
         "additionalProperties": {"$ref": "#/$defs/deployment"},
         "minProperties": 1,
     }
-    told = 'Which deployment to use when none is named. Default: the one called "default", if there is one.'
-    default = {"type": ["string", "null"], "description": told}
+    about = 'Which deployment to use when none is named. Default: the one called "default", if there is one.'
+    default = {"type": ["string", "null"], "description": about}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Options of redlock_cluster",
