@@ -1,1 +1,1 @@
-"""The `redlock-cluster` command. Nothing of the library imports this."""
+"""The `redlock-cluster` command. The library does not import it."""

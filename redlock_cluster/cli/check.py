@@ -1,4 +1,4 @@
-"""`redlock-cluster check`: one look at every server of an options file."""
+"""`redlock-cluster check`: connects once to every server of an options file."""
 
 from __future__ import annotations
 
@@ -23,13 +23,17 @@ _PIPE_WIDTH: Final = 200
 def check_servers(config: Path) -> bool:
     """Connect to every server and print a table of what was found.
 
-    Returns whether every group has a quorum of servers up. Raises OptionsError.
+    config: path of the options file
+
+    Returns whether every group has a quorum of servers up.
+
+    Raises OptionsError.
     """
     with Supervisor(config) as supervisor:
         status = supervisor.status()
     console = Console(highlight=False)
     if not console.is_terminal:
-        # A reader that is a program wants every line whole.
+        # A program that reads this needs every line whole.
         console = Console(highlight=False, width=_PIPE_WIDTH)
     console.print(_table(status))
     console.print(_verdict(status))

@@ -1,7 +1,10 @@
-"""The commands, their arguments and exit codes. What they do is imported when they run, so that help is quick.
+"""The commands, their arguments and exit codes. Their code is imported when they run, so that help is quick.
 
-Exit codes: 0 done and well; 1 done, and what was looked at is not well; 2 wrong options or arguments;
-130 ended by Ctrl-C before it was done.
+Exit codes:
+    0: done, and all is well
+    1: done, and something is wrong with what was checked
+    2: wrong options or arguments
+    130: ended by Ctrl-C before it was done
 """
 
 from __future__ import annotations
@@ -32,8 +35,8 @@ Config = Annotated[Path, typer.Argument(help="The options file (YAML).", show_de
 
 
 @contextlib.contextmanager
-def _errors_told() -> Iterator[None]:
-    """The package's exceptions become a line on stderr and an exit code."""
+def _errors_reported() -> Iterator[None]:
+    """Turn the package's exceptions into a line on stderr and an exit code."""
     from redlock_cluster.errors import OptionsError, RedlockError
 
     try:
@@ -53,7 +56,7 @@ def route(
     deployment: Annotated[str | None, typer.Option(help="Which one, in a file of several deployments.")] = None,
 ) -> None:
     """Print the group that votes on each resource, separated by a tab. Connects to nothing."""
-    with _errors_told():
+    with _errors_reported():
         from redlock_cluster import Supervisor
 
         supervisor = Supervisor(config)
@@ -76,11 +79,11 @@ def schema() -> None:
 
 @app.command()
 def check(config: Config) -> None:
-    """Validate the options file, connect to every server and tell what was found.
+    """Validate the options file, connect to every server and show what was found.
 
     Exits with 0 when every group has a quorum of servers up, with 1 when one has not.
     """
-    with _errors_told():
+    with _errors_reported():
         from redlock_cluster.cli.check import check_servers
 
         raise typer.Exit(0 if check_servers(config) else 1)
@@ -95,11 +98,11 @@ def up(
 ) -> None:
     """Run groups of real servers on this machine until Ctrl-C, with an options file for them.
 
-    The servers keep nothing; they and the file are gone afterwards.
+    The servers keep nothing; they end with the command, and the file is removed.
     """
     if servers % 2 == 0:
         raise typer.BadParameter("a group has an odd number of servers", param_hint="--servers")
-    with _errors_told():
+    with _errors_reported():
         from redlock_cluster.cli.up import run_servers
 
         run_servers(groups, servers, write, force)
@@ -109,18 +112,18 @@ def up(
 def demo(
     seconds: Annotated[float, typer.Option(min=SHORTEST, max=3600, help="How long the workers run.")] = 12.0,
 ) -> None:
-    """Four processes fight for twelve locks while servers are killed and come back.
+    """Four processes contend for twelve locks while servers are killed and restarted.
 
     Exits with 0 when no two of them were ever in the same critical section and work went on in every group.
     """
-    with _errors_told():
+    with _errors_reported():
         from redlock_cluster.cli.demo.run import run_demo
 
         raise typer.Exit(run_demo(seconds))
 
 
 def main() -> None:
-    """Run the command with the arguments of this process; exits."""
+    """Run the command with the arguments of this process, and exit."""
     # Without a handler, warnings of the library would appear on stderr between the lines of a table.
     logging.getLogger("redlock_cluster").addHandler(logging.NullHandler())
     sys.exit(app())

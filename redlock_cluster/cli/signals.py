@@ -12,7 +12,7 @@ __all__ = ["asked_to_end", "ctrl_c_ignored"]
 
 @contextlib.contextmanager
 def asked_to_end() -> Iterator[threading.Event]:
-    """An event that is set by SIGINT, SIGTERM and SIGHUP while the block runs. For the main thread."""
+    """Give an event that SIGINT, SIGTERM and SIGHUP set while the block runs. Only in the main thread."""
     event = threading.Event()
     names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
     before = {name: signal.signal(getattr(signal, name), lambda *_: event.set()) for name in names}
@@ -25,7 +25,7 @@ def asked_to_end() -> Iterator[threading.Event]:
 
 @contextlib.contextmanager
 def ctrl_c_ignored() -> Iterator[None]:
-    """Processes started in the block are born deaf to Ctrl-C: who starts them ends them."""
+    """Start processes in the block so that they ignore Ctrl-C: whoever starts them ends them."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield

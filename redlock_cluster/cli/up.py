@@ -25,7 +25,9 @@ _LOOK: Final = 0.5
 def run_servers(groups: int, servers: int, path: Path, force: bool) -> None:
     """Run the servers in the foreground until the process is asked to end.
 
-    path: where the options file goes; it is removed at the end, unless somebody changed it
+    groups: how many groups, at least 1
+    servers: how many servers each group has, odd
+    path: of the options file that is written; it is removed at the end, unless somebody changed it
     force: overwrite that file even if another program wrote it
 
     Raises OptionsError when the file must not or can't be written, EmbeddedError when servers do not start.
@@ -33,12 +35,12 @@ def run_servers(groups: int, servers: int, path: Path, force: bool) -> None:
     if not force:
         _refuse_foreign(path)
     with asked_to_end() as end, EmbeddedCluster(groups, servers) as cluster, _written(path, cluster):
-        _tell(cluster, path)
-        told: set[str] = set()
+        _show(cluster, path)
+        reported: set[str] = set()
         while not end.wait(_LOOK):
             for server in cluster.servers:
-                if not server.alive and server.name not in told:
-                    told.add(server.name)
+                if not server.alive and server.name not in reported:
+                    reported.add(server.name)
                     typer.echo(f"server {server.name} has ended", err=True)
     typer.echo(f"{groups * servers} servers ended")
 
@@ -78,14 +80,14 @@ def _written(path: Path, cluster: EmbeddedCluster) -> Iterator[None]:
     try:
         yield
     finally:
-        # The servers it names are gone; but what somebody has changed meanwhile is theirs.
+        # Its servers have ended. But a file that somebody has changed is kept.
         with contextlib.suppress(OSError):
             if path.read_text(encoding="utf-8") == text:
                 path.unlink()
                 typer.echo(f"\n{path} removed")
 
 
-def _tell(cluster: EmbeddedCluster, path: Path) -> None:
+def _show(cluster: EmbeddedCluster, path: Path) -> None:
     binary = cluster.servers[0]
     typer.echo(f"{binary.binary.name} {binary.version}, keeping nothing:\n")
     for index, group in enumerate(cluster.groups):

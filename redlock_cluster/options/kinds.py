@@ -209,8 +209,8 @@ def host_problem(value: str) -> str:
 def server_from_url(url: str) -> dict[str, object] | str:
     """Read the options that a URL stands for.
 
-    `redis.connection.parse_url` silently ignores some mistakes. Here they are wrong: the rest of a password that was not
-    escaped may look like a path, a parameter or a fragment.
+    `redis.connection.parse_url` silently ignores some mistakes. Here they are wrong: the rest of a password that was
+    not escaped may look like a path, a parameter or a fragment.
 
     url: redis://, rediss:// or unix://
 

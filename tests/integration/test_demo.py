@@ -229,7 +229,7 @@ def test_lines_board_writes_a_line_a_second_and_every_event() -> None:
     board = LinesBoard(Console(file=output, highlight=False))
     for step in range(17):
         board.show(view(step / 8, overlaps=step))
-    board.tell(2.1, "killed something")
+    board.report(2.1, "killed something")
     assert output.getvalue().splitlines() == [
         "   1.0 s  1000 locks  0: 40/s  1: 20/s  wait p50 1.5 ms p99 10.2 ms  servers 2/6 up  overlaps 8",
         "   2.0 s  1000 locks  0: 40/s  1: 20/s  wait p50 1.5 ms p99 10.2 ms  servers 2/6 up  overlaps 16",
@@ -245,7 +245,7 @@ def test_live_board_shows_servers_rates_and_events_in_80_columns(encoding: str) 
     board = LiveBoard(console)
     with board:
         board.show(view(3.0))
-        board.tell(3.1, "killed something")
+        board.report(3.1, "killed something")
         board.show(view(3.2, overlaps=7))
     drawn = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", buffer.getvalue().decode(encoding))
     last = drawn[drawn.rindex("redlock-cluster demo") :]

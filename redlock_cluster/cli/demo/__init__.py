@@ -1,6 +1,6 @@
 """`redlock-cluster demo`: processes that contend for locks while servers fail, and a check that none overlap.
 
-Its times, in seconds, derive from the ttl of its locks.
+Times are seconds; they follow from the ttl of its locks.
 """
 
 import math
@@ -10,8 +10,8 @@ __all__ = ["AWAY", "BEGIN", "SHORTEST", "TTL"]
 
 TTL: Final = 2.0
 AWAY: Final = TTL + 0.5
-"""How long a killed server stays away at least: it comes back empty, and every lock it granted has run out by then."""
+"""How long a killed server stays away at least. It restarts empty; every lock that it granted has run out by then."""
 BEGIN: Final = 0.3
 """The share of the demo that passes before servers are killed."""
 SHORTEST: Final = math.ceil((AWAY + 1.5) / (1 - BEGIN))
-"""The shortest demo that leaves some time after their return."""
+"""The shortest demo that leaves some time after their restart."""

@@ -21,7 +21,12 @@ _LINE_EVERY: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class GroupView:
-    """One group now: servers as (port, state), finished critical sections, and how many a second lately."""
+    """One group now.
+
+    servers: each as (port, state)
+    sections: finished critical sections
+    rate: critical sections a second lately
+    """
 
     name: str
     servers: tuple[tuple[str, str], ...]
@@ -31,7 +36,13 @@ class GroupView:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The demo now. elapsed, seconds, p50, p99: seconds; overlaps: sections that met another one."""
+    """The demo now.
+
+    elapsed: seconds since the start
+    seconds: how long the demo lasts
+    p50, p99: of the waits for a lock, seconds
+    overlaps: sections that met another one
+    """
 
     elapsed: float
     seconds: float
@@ -52,13 +63,17 @@ class View:
 
 
 class Board(Protocol):
-    """Where the demo shows itself; used in `with`."""
+    """Shows the demo; used in `with`."""
 
     def show(self, view: View) -> None:
-        """Show how things stand; called several times a second."""
+        """Show the current view; called several times a second."""
 
-    def tell(self, elapsed: float, event: str) -> None:
-        """Tell something that happened."""
+    def report(self, elapsed: float, event: str) -> None:
+        """Report an event.
+
+        elapsed: seconds since the start
+        event: what happened
+        """
 
     def __enter__(self) -> object: ...
 
@@ -66,7 +81,7 @@ class Board(Protocol):
 
 
 class LinesBoard:
-    """A line about once a second, for logs."""
+    """Writes a line about once a second, for logs."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -85,7 +100,7 @@ class LinesBoard:
             f"servers {states.count('up')}/{len(states)} up  overlaps {view.overlaps}",
         )
 
-    def tell(self, elapsed: float, event: str) -> None:
+    def report(self, elapsed: float, event: str) -> None:
         """Write a line."""
         self._line(elapsed, event)
 
@@ -100,7 +115,7 @@ class LinesBoard:
 
 
 class LiveBoard:
-    """A table that changes in place, with what happened below it."""
+    """Shows a table that changes in place, with the events below it."""
 
     def __init__(self, console: Console) -> None:
         self._live = Live(console=console, auto_refresh=False, transient=False)
@@ -111,7 +126,7 @@ class LiveBoard:
         """Draw the table anew."""
         self._live.update(Group(self._head(view), self._table(view), self._foot(view), *self._events), refresh=True)
 
-    def tell(self, elapsed: float, event: str) -> None:
+    def report(self, elapsed: float, event: str) -> None:
         """Add a line below the table."""
         self._events.append(Text.assemble((f" {elapsed:5.1f} s  ", "cyan"), event))
 

@@ -1,8 +1,8 @@
 """What the demo's processes share: counters in memory that no lock protects.
 
-Every slot but `inside` and `counter` has one writer. Those two are the check on the locks: a process in a critical
-section puts its mark into `inside` and finds another's mark there, on entering or on leaving, exactly if two
-sections overlapped; `counter` is read, and written back one higher a while later, so overlaps also lose updates.
+Every slot but `inside` and `counter` has one writer. Those two check the locks. A process in a critical section writes
+its mark into `inside`; it finds another mark there, on entering or on leaving, exactly if two sections overlapped.
+`counter` is read, and written back one higher some time later, so overlaps also lose updates.
 """
 
 from __future__ import annotations
@@ -24,11 +24,14 @@ _BUCKETS: Final = 330
 
 
 class Figures:
-    """The shared memory of one demo; can be handed to processes as they are started.
+    """The shared memory of one demo; a process gets it as an argument when it starts.
 
-    sections: finished critical sections, by worker and resource; waits: time until the lock was there, by worker,
-    in buckets that grow by 5 %; refused, unavailable: answers other than a lock; lapsed: leases found over at
-    their release; overlaps: sections that met another one; ready: workers that have connected
+    sections: finished critical sections, by worker and resource
+    waits: time until the lock was acquired, by worker, in buckets that grow by 5 %
+    refused, unavailable: answers other than a lock
+    lapsed: leases that had ended before their release
+    overlaps: sections that met another one
+    ready: workers that have connected
     """
 
     def __init__(self, context: SpawnContext, workers: int, resources: int) -> None:
@@ -57,7 +60,7 @@ class Figures:
         self.sections[worker * self.resources + resource] += 1
 
     def waited(self, worker: int, seconds: float) -> None:
-        """Count how long a lock took."""
+        """Count how long a lock was waited for."""
         bucket = int(math.log(max(seconds, _SHORTEST) / _SHORTEST) / math.log(_GROWTH))
         self.waits[worker * _BUCKETS + min(bucket, _BUCKETS - 1)] += 1
 

@@ -1,4 +1,4 @@
-"""The demo's failure: one server of each group is killed, and comes back empty when that is safe."""
+"""The demo's failure: one server of each group is killed, and restarted empty when that is safe."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ _SETTLE: Final = 0.5
 
 
 class Outage:
-    """Kills and restarts servers as time goes on, and counts what each group did meanwhile.
+    """Kills and restarts servers at their times, and counts what each group did meanwhile.
 
-    seconds: length of the demo; count: critical sections so far, by group
+    cluster: the servers
+    seconds: length of the demo
+    count: returns the critical sections so far, by group
 
-    worked: sections by group while the server was away, None before its return. The first moments are left out:
-    sections that end there may have begun before.
+    worked: sections by group while the server was away, None before its restart; without the first moments, because
+        sections that end then may have begun before
     """
 
     def __init__(self, cluster: EmbeddedCluster, seconds: float, count: Callable[[], list[int]]) -> None:
@@ -33,14 +35,14 @@ class Outage:
         self.worked: list[int] | None = None
 
     def advance(self, elapsed: float) -> str:
-        """Do what is due after `elapsed` seconds; what was done, in words, or ""."""
+        """Do what is due after `elapsed` seconds. Returns what was done, in words, or ""."""
         if not self._killed and elapsed >= self._kill_at:
             return self._kill()
         if self._killed and self._before is None and elapsed >= self._kill_at + _SETTLE:
             self._before = self._count()
         if self._before is not None and self.worked is None and elapsed >= self._back_at:
             self.worked = [now - then for now, then in zip(self._count(), self._before, strict=True)]
-            return self._bring_back()
+            return self._restart()
         return ""
 
     def _kill(self) -> str:
@@ -49,7 +51,7 @@ class Outage:
             server.kill()
         return f"killed {self._names()}, one server of each group"
 
-    def _bring_back(self) -> str:
+    def _restart(self) -> str:
         for server in self._victims:
             server.launch()
         for server in self._victims:

@@ -44,7 +44,12 @@ _OPTIONS: Final = {
 
 
 def run_demo(seconds: float) -> int:
-    """Run it and print the verdict; the exit code of the command."""
+    """Run the demo and print the verdict.
+
+    seconds: how long the workers run
+
+    Returns the exit code of the command.
+    """
     console = Console(highlight=False)
     console.print(f"starting {_GROUPS * _SERVERS} servers and {_WORKERS} processes")
     with asked_to_end() as end, contextlib.ExitStack() as stack:
@@ -65,7 +70,14 @@ def run_demo(seconds: float) -> int:
 
 
 def spread(group_for: Callable[[str], str], count: int, groups: int) -> dict[str, list[str]]:
-    """`count` resource names, as many in each of the `groups` groups; group -> names."""
+    """Choose resource names so that every group has as many.
+
+    group_for: returns the group of a resource
+    count: how many names, a multiple of `groups`
+    groups: how many groups
+
+    Returns the names by group.
+    """
     found: dict[str, list[str]] = {}
     number = 0
     while sum(map(len, found.values())) < count:
@@ -93,7 +105,7 @@ class _Stage:
 
     @contextlib.contextmanager
     def workers(self) -> Iterator[list[SpawnProcess]]:
-        """The running worker processes; all have ended when the block is left."""
+        """Run the worker processes; they have ended when the block is left."""
         processes: list[SpawnProcess] = []
         try:
             with ctrl_c_ignored():
@@ -116,7 +128,7 @@ class _Stage:
         return [sum(map(self.figures.sections_of, indices)) for indices in self.groups.values()]
 
     def view(self, elapsed: float, seconds: float) -> View:
-        """How things stand."""
+        """The demo now."""
         sections, figures = self.sections(), self.figures
         self._history.append((elapsed, sections))
         while elapsed - self._history[0][0] > _RATE_OVER:
@@ -152,14 +164,14 @@ def _watch(
     end: threading.Event,
     workers: Sequence[SpawnProcess],
 ) -> float:
-    """Show and disturb until the time is over; how long that was."""
+    """Show the demo and do the outage until the time is over. Returns how many seconds that took."""
     begun = time.monotonic()
     elapsed = 0.0
     board.show(stage.view(0.0, seconds))
     while elapsed < seconds and not end.wait(_STEP) and all(worker.is_alive() for worker in workers):
         elapsed = time.monotonic() - begun
         if event := outage.advance(elapsed):
-            board.tell(elapsed, event)
+            board.report(elapsed, event)
         board.show(stage.view(elapsed, seconds))
     return elapsed
 

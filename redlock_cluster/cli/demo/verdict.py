@@ -13,14 +13,18 @@ __all__ = ["Verdict", "judged"]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """figures: lines of numbers; findings: each a claim and whether it came true."""
+    """What was found.
+
+    figures: lines of numbers
+    findings: (whether it is true, claim) of each claim
+    """
 
     figures: tuple[str, ...]
     findings: tuple[tuple[bool, str], ...]
 
     @property
     def passed(self) -> bool:
-        """Whether every claim came true."""
+        """Whether every claim is true."""
         return all(good for good, _ in self.findings)
 
 
@@ -31,9 +35,13 @@ def judged(
     elapsed: float,
     exit_codes: Sequence[int | None],
 ) -> Verdict:
-    """The verdict on a run whose workers have ended.
+    """Return the verdict on a run whose workers have ended.
 
-    groups: group -> indices of its resources; elapsed: seconds the workers were watched
+    figures: what the workers counted
+    groups: group -> indices of its resources
+    outage: what was killed
+    elapsed: seconds that the workers ran
+    exit_codes: of the workers
     """
     sections = {name: sum(map(figures.sections_of, indices)) for name, indices in groups.items()}
     total = sum(sections.values())

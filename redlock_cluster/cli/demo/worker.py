@@ -21,14 +21,17 @@ _LONGEST_SECTION: Final = 0.002
 def work(
     figures: Figures, number: int, options: Mapping[str, object] | None, resources: Sequence[str], parent: int
 ) -> None:
-    """Work until `figures.stop` is set or the parent process is gone.
+    """Work until `figures.stop` is set or the parent process has ended.
 
-    options: of the supervisor; None works without locks, to see that overlaps are noticed
-    parent: process id of who started this
+    figures: where this worker counts
+    number: which worker this is, from 0
+    options: of the supervisor; None works without locks, to test that overlaps are noticed
+    resources: names of what is locked
+    parent: process id of the process that started this one
     """
     chance = random.Random(number)
 
-    def goes_on() -> bool:
+    def wanted() -> bool:
         return not figures.stop[0] and os.getppid() == parent
 
     def section(resource: int) -> None:
@@ -36,12 +39,12 @@ def work(
 
     if options is None:
         figures.ready[number] = 1
-        while goes_on():
+        while wanted():
             section(chance.randrange(len(resources)))
         return
     with Supervisor(options) as supervisor:
         figures.ready[number] = 1
-        while goes_on():
+        while wanted():
             resource = chance.randrange(len(resources))
             begun = time.monotonic()
             match supervisor.lock(resources[resource], TTL, wait=_WAIT):
