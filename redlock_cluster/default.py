@@ -1,7 +1,6 @@
 """The process-wide default supervisors: `Redlock` for threads, `AsyncRedlock` for event loops.
 
-Both take their options from `start`, or at first use from the file that the environment variable `REDLOCK_OPTIONS`
-names.
+Both use the options given to `start`; without a start, the file that the environment variable `REDLOCK_OPTIONS` names.
 """
 
 from __future__ import annotations
@@ -26,14 +25,20 @@ VARIABLE: Final = "REDLOCK_OPTIONS"
 
 
 class _Shared:
-    """The options that both defaults use, and which of them are in use."""
+    """The options that both defaults use, and which of the two use them now."""
 
     options: Options | None = None
     users: set[object] = set()  # noqa: RUF012  process-wide on purpose
 
     @classmethod
-    def take(cls, user: object, source: Source | None) -> Options:
-        """The options, from the source or the environment if there are none yet. Raises OptionsError."""
+    def use(cls, user: object, source: Source | None) -> Options:
+        """Return the options for a default supervisor, and note that it uses them.
+
+        user: the default supervisor
+        source: path or mapping; None: the options in use, or else the file that REDLOCK_OPTIONS names
+
+        Raises OptionsError for wrong options, or when others are in use.
+        """
         given = None if source is None else load_options(source)
         if cls.options is None:
             cls.options = given or _from_environment()
@@ -46,7 +51,7 @@ class _Shared:
 
     @classmethod
     def drop(cls, user: object) -> None:
-        """One of the defaults was closed."""
+        """Note that a default supervisor was closed."""
         cls.users.discard(user)
         if not cls.users:
             cls.options = None
@@ -70,7 +75,7 @@ class DefaultSupervisor(Supervisor):
         runtime = self._own
         if runtime is None:
             with process_lock():
-                runtime = self._own = self._own or Runtime(_Shared.take(self, None))
+                runtime = self._own = self._own or Runtime(_Shared.use(self, None))
         return runtime
 
     def start(self, options: Source | None = None) -> Self:
@@ -81,9 +86,9 @@ class DefaultSupervisor(Supervisor):
         Raises OptionsError for wrong options, or when it runs with other ones.
         """
         with process_lock():
-            taken = _Shared.take(self, options)
-            if self._own is None or self._own.options != taken:
-                self._own = Runtime(taken)
+            chosen = _Shared.use(self, options)
+            if self._own is None or self._own.options != chosen:
+                self._own = Runtime(chosen)
         return super().start()
 
     def close(self) -> None:
@@ -109,7 +114,7 @@ class AsyncDefaultSupervisor(AsyncSupervisor):
         if deployments is None or deployments.inherited:
             for old in [old for old in self._by_loop if old is not None and old.is_closed()]:
                 del self._by_loop[old]
-            deployments = self._by_loop[loop] = Deployments(_Shared.take(self, None))
+            deployments = self._by_loop[loop] = Deployments(_Shared.use(self, None))
         return deployments
 
     @property
@@ -127,7 +132,7 @@ class AsyncDefaultSupervisor(AsyncSupervisor):
 
         Raises OptionsError for wrong options, or when it runs with other ones.
         """
-        _Shared.take(self, options)
+        _Shared.use(self, options)
         return await super().start()
 
     async def close(self) -> None:

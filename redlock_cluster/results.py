@@ -1,4 +1,4 @@
-"""`Ok` and `Err`: the results of functions that refuse without raising, as in the Elixir library `redlock`."""
+"""`Ok` and `Err`: a refusal is returned and not raised, as in the Elixir library `redlock`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ V = TypeVar("V")
 @final
 @dataclass(frozen=True, init=False)
 class Ok(Generic[V]):
-    """Success, with its value; true. Matches as `case Ok(value)`."""
+    """Success; true. Matches as `case Ok(value)`.
+
+    value: what was asked for
+    """
 
     __slots__ = ("value",)  # with slots=True, Ok[int](3) fails in Python 3.11
 
@@ -31,7 +34,7 @@ class Ok(Generic[V]):
         return Ok, (self.value,)
 
 
-_set_value = Ok.__dict__["value"].__set__  # what a frozen dataclass would do takes twice as long
+_set_value = Ok.__dict__["value"].__set__  # a frozen dataclass would need twice as long
 
 
 @final
@@ -39,7 +42,7 @@ _set_value = Ok.__dict__["value"].__set__  # what a frozen dataclass would do ta
 class Err(Generic[V]):
     """Refusal; false. Matches as `case Err("lock_failure")` and compares by its reason.
 
-    reason: a short word a program can act on
+    reason: a short word that a program can act on: "lock_failure", "unavailable" or "not_held"
     error: the exception that says more (every server's vote); not compared
     """
 
@@ -58,12 +61,12 @@ Lost = Err[Literal["not_held", "unavailable"]]
 
 
 def refused(error: RedlockError) -> Refused:
-    """The result that stands for a failed acquisition."""
+    """Return the result of a failed acquisition."""
     return Err("lock_failure" if isinstance(error, Contended) else "unavailable", error=error)
 
 
 def lost(error: RedlockError) -> Lost:
-    """The result that stands for a failed release or extension."""
+    """Return the result of a failed release or extension."""
     return Err("not_held" if isinstance(error, (LeaseLost, NotHeld)) else "unavailable", error=error)
 
 
@@ -71,17 +74,24 @@ _RELEASED: Ok[None] = Ok(None)
 
 
 def released(error: RedlockError | None) -> Ok[None] | Lost:
-    """The result that says what a release came to."""
+    """Return the result of a release.
+
+    error: why it failed; None: it did not
+    """
     return _RELEASED if error is None else lost(error)
 
 
 def extended(lease: V, outcome: object) -> Ok[V] | Lost:
-    """The result that says what the extension of a lease came to; outcome: an error, or anything else."""
+    """Return the result of an extension.
+
+    lease: what was extended
+    outcome: an error, or anything else for success
+    """
     return lost(outcome) if isinstance(outcome, RedlockError) else Ok(lease)
 
 
 def value_of(outcome: Ok[V] | Refused | Lost) -> V:
-    """The value of a result that a supervisor gave. Raises the error of a refusal."""
+    """Return the value of a supervisor's result. Raises the error of a refusal."""
     if isinstance(outcome, Ok):
         return outcome.value
     raise outcome.error or RedlockError(outcome.reason)

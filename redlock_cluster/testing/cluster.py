@@ -24,7 +24,7 @@ _GROUP_KEYS: Final = frozenset({"cluster", "servers", "deployments"})
 
 
 class EmbeddedCluster:
-    """Groups "0", "1", … of embedded servers, and the options a supervisor needs to use them.
+    """Groups "0", "1", … of embedded servers, and the options with which a supervisor uses them.
 
         with EmbeddedCluster(groups=3, servers=3) as cluster, Supervisor(cluster.options) as redlock:
             ...
@@ -35,15 +35,17 @@ class EmbeddedCluster:
     config: settings of every server, see EmbeddedServer
     options: merged into `options`, for example `{"server_timeout": 100}`
     server_options: merged into every server's entry in `options`, for example `{"ssl": True}`; the password
-        that `config` sets as `requirepass` and a unix socket are entered without being asked for
-    binary, args, persistence: as for EmbeddedServer, for every server
+        that `config` sets as `requirepass` and a unix socket are entered by themselves
+    binary: as for EmbeddedServer, for every server
+    args: as for EmbeddedServer, for every server
+    persistence: as for EmbeddedServer, for every server
 
     `groups` and `servers` can be read before `start()`, so one server's `args` can still be changed.
 
-    A server that comes back empty has forgotten the locks it granted. For Redlock to stay safe it must stay
-    away longer than the greatest ttl in use, or keep an append-only file (`persistence=True`).
+    A server that restarts empty has forgotten the locks it granted. To keep Redlock safe, it must stay away longer than
+    the greatest ttl in use, or keep an append-only file (`persistence=True`).
 
-    Raises BinaryNotFound, and ValueError for arguments that can't be.
+    Raises BinaryNotFound, and ValueError for impossible arguments.
     """
 
     def __init__(
@@ -60,8 +62,8 @@ class EmbeddedCluster:
     ) -> None:
         if groups < 1 or servers < 1:
             raise ValueError("a cluster has at least one group, and a group at least one server")
-        if taken := sorted(_GROUP_KEYS & (options or {}).keys()):
-            raise ValueError(f"options: {', '.join(taken)} comes from the cluster itself")
+        if refused := sorted(_GROUP_KEYS & (options or {}).keys()):
+            raise ValueError(f"options: {', '.join(refused)} comes from the cluster itself")
         path = find_binary(binary)
         self._root = Path(tempfile.mkdtemp(prefix="redlock-cluster-"))
         self._owner = os.getpid()
@@ -94,13 +96,13 @@ class EmbeddedCluster:
 
     @property
     def options_path(self) -> Path:
-        """The same options as a YAML file, there from `start()` to `close()`."""
+        """The path of a YAML file with the same options; it exists from `start()` to `close()`."""
         return self._root / "redlock.yaml"
 
     def start(self) -> Self:
         """Start every server that does not run, all at once, and return when they accept connections.
 
-        Raises ServerFailed, with the log of the server that did not come up; the others run until `close()`.
+        Raises ServerFailed, with the log of the server that did not start; the others run until `close()`.
         """
         if self._closed:
             raise EmbeddedError("this cluster was closed")

@@ -1,4 +1,4 @@
-"""The configuration file of an embedded server: the caller's settings over ours."""
+"""The configuration file of an embedded server: the caller's settings replace the defaults."""
 
 from __future__ import annotations
 
@@ -22,21 +22,26 @@ _ESCAPES: Final = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\
 
 
 def merged(config: Mapping[str, Setting], persistence: bool) -> dict[str, Setting]:
-    """The caller's settings over the defaults, names in lower case.
+    """Return the defaults, replaced by the caller's settings; names in lower case.
+
+    config: the caller's settings
+    persistence: the defaults keep an append-only file
 
     Raises ValueError for a setting that an embedded server chooses itself.
     """
     settings = {**(_PERSISTENT if persistence else _FORGETFUL), **{k.lower(): v for k, v in config.items()}}
-    if taken := sorted(_OURS & settings.keys()):
-        raise ValueError(f"{', '.join(taken)}: an embedded server sets this itself")
+    if refused := sorted(_OURS & settings.keys()):
+        raise ValueError(f"{', '.join(refused)}: an embedded server sets this itself")
     if settings.get("loglevel") in _QUIET:
         raise ValueError("loglevel: readiness is read from the log, which needs notice, verbose or debug")
     return settings
 
 
 def rendered(settings: Mapping[str, Setting], directory: Path, names: Mapping[str, str]) -> str:
-    """The settings as the text of a configuration file.
+    """Return the settings as the text of a configuration file.
 
+    settings: as `merged` returns them
+    directory: where the server keeps its data
     names: what `{port}` and the like stand for inside values
     """
     ours: Mapping[str, Setting] = {"bind": LOOPBACK, "dir": directory, "daemonize": "no", "logfile": ""}
@@ -46,7 +51,7 @@ def rendered(settings: Mapping[str, Setting], directory: Path, names: Mapping[st
 
 
 def filled(text: str, names: Mapping[str, str]) -> str:
-    """The text with each `{name}` that is in `names` replaced; other braces stay."""
+    """Return the text with each `{name}` that is in `names` replaced; other braces stay."""
     return re.sub(r"\{(\w+)\}", lambda found: names.get(found[1], found[0]), text)
 
 

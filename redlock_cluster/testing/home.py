@@ -1,4 +1,4 @@
-"""What stays of an embedded server while its process comes and goes: folder, port, configuration and log."""
+"""What an embedded server keeps while its process ends and starts again: folder, port, configuration and log."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class ServerHome:
 
     @property
     def port(self) -> int:
-        """The port that clients dial: plain, else TLS, else 0; EmbeddedError before the first start."""
+        """The port that clients connect to: plain, else TLS, else 0; EmbeddedError before the first start."""
         plain = int(self.setting("port") or self._chosen())
         return plain or int(self.setting("tls-port") or 0)
 
@@ -57,12 +57,12 @@ class ServerHome:
         return self.directory / "server.log"
 
     def setting(self, name: str) -> str | None:
-        """A setting of one word, filled in; None when it is not set."""
+        """Return a setting of one word, filled in; None when it is not set."""
         value = self.settings.get(name)
         return None if value is None else filled(str(value), self._names())
 
     def prepare(self) -> Path:
-        """Make the folder, keep the port, write the configuration file and return its path."""
+        """Make the folder, reserve the port, write the configuration file and return its path."""
         if self._directory is None:
             self._directory = Path(tempfile.mkdtemp(prefix="redlock-cluster-"))
         self._directory.mkdir(parents=True, exist_ok=True)
@@ -75,19 +75,19 @@ class ServerHome:
         return path
 
     def move(self) -> None:
-        """Take another port."""
+        """Change to another port."""
         self._give_up_port()
         self._port = None
         self._reserve()
 
     def new_log(self) -> bytes:
-        """What was logged since the last `prepare()`."""
+        """Return what was logged since the last `prepare()`."""
         with self.log_path.open("rb") as file:
             file.seek(self._log_start)
             return file.read()
 
     def explain(self, what: str) -> str:
-        """`what` with the end of the log, for an exception."""
+        """Return `what` with the end of the log, for an exception."""
         lines = self.new_log().decode("utf-8", "replace").splitlines()[-_LOG_LINES:]
         return "\n  ".join([f"the server on port {self.port} {what}", *lines])
 

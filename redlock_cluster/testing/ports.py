@@ -1,9 +1,9 @@
-"""Ports that stay ours while a server is down.
+"""Ports that stay reserved while a server is down.
 
-A stopped server must find its port free again, so two thieves are kept away. Outgoing connections take ports
-from the kernel's ephemeral range: ports are chosen outside it. Other test processes choose as we do: on Linux
-a bound socket that never listens keeps the port. Servers bind with SO_REUSEADDR and get past it, a plain bind
-does not, and a client that dials the port is refused as if nothing were there.
+A stopped server must find its port free again. Two others could use it. Outgoing connections use ports of the kernel's
+ephemeral range, so ports are chosen outside it. Other test processes choose as we do, so on Linux a bound socket that
+never listens keeps the port. A server binds with SO_REUSEADDR and succeeds; a plain bind fails; a client that connects
+is refused as if nothing were there.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _USUAL_EPHEMERAL: Final = (32_768, 65_535)
 
 
 class PortReservation:
-    """A loopback port kept for one server; `close()` (or leaving `with`) gives it up.
+    """A loopback port reserved for one server; `close()` (or the end of `with`) gives it up.
 
     port: the number; a connection to it is refused until a server listens there
     """
@@ -51,9 +51,10 @@ class PortReservation:
 
 
 def reserve_port() -> PortReservation:
-    """A free loopback port outside the kernel's ephemeral range.
+    """Reserve a free loopback port outside the kernel's ephemeral range.
 
-    On Linux it stays reserved until closed; elsewhere it is only known to have been free.
+    Returns the reservation. On Linux it keeps the port until it is closed; elsewhere the port only was free just now.
+
     Raises EmbeddedError when no port is free.
     """
     candidates = _candidates()
@@ -64,14 +65,14 @@ def reserve_port() -> PortReservation:
 
 
 def claim_port(port: int) -> PortReservation:
-    """Reserve this very port. Raises OSError when it is taken, or was left too recently."""
+    """Reserve this port. Raises OSError when it is in use, or was so too recently."""
     holder = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
         holder.bind((LOOPBACK, port))
         if sys.platform != "linux":
             holder.close()
             return PortReservation(port, None)
-        # Only after the bind: set before, the socket would also get past another reservation.
+        # Only after the bind: set before, it would also succeed on a port that is reserved.
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     except OSError:
         holder.close()

@@ -1,14 +1,13 @@
 """Child processes that never outlive this one, whatever ends it.
 
-Linux can kill a child when its parent goes (PR_SET_PDEATHSIG), even if the parent was killed with SIGKILL.
-Two traps shape this module. "The parent" is the *thread* that started the child, so one permanent thread
-starts them all. And code between fork and exec is unsafe in a threaded process, so no `preexec_fn`: a small
-launcher asks for the signal in its own process, checks that its parent has not gone in the meantime, and
-becomes the server.
+Linux can kill a child when its parent ends (PR_SET_PDEATHSIG), even if SIGKILL ended the parent. Two things need care.
+"The parent" is the *thread* that started the child, so one permanent thread starts them all. And code between fork and
+exec is unsafe in a threaded process, so there is no `preexec_fn`: a small launcher asks for the signal in its own
+process, checks that its parent has not ended meanwhile, and becomes the server.
 
-Elsewhere, children are ended when the interpreter exits; a SIGKILL of this process leaves them running there.
+Elsewhere, children are ended when the interpreter exits; there a SIGKILL of this process leaves them running.
 
-After `os.fork()` the child owns nothing of this: it starts with an empty book and a thread of its own.
+After `os.fork()` the child owns none of these servers: it begins with an empty book and a thread of its own.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ class _Starter:
             job, future = self._jobs.get()
             try:
                 future.set_result(job())
-            except Exception as error:  # noqa: BLE001 - were this thread to end, every server would be killed
+            except Exception as error:  # noqa: BLE001 - if this thread ended, every server would be killed
                 future.set_exception(error)
 
 
@@ -69,7 +68,7 @@ def _abandon(future: Future[subprocess.Popen[bytes]]) -> None:
 
 
 class _Book:
-    """What this process has to end, in the order it was begun."""
+    """What this process has to end, in the order in which it began."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -97,21 +96,24 @@ def _close_all() -> None:
 
 
 def at_exit(owner: object, close: Callable[[], None]) -> None:
-    """Have `close` called when the interpreter ends, latest owner first; not in a forked child."""
+    """Call `close` when the interpreter ends, latest owner first; not in a forked child."""
     _book.closers[id(owner)] = close
 
 
 def not_at_exit(owner: object) -> None:
-    """Take `at_exit` back."""
+    """Undo `at_exit`."""
     _book.closers.pop(id(owner), None)
 
 
 def spawn(command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
-    """Start a process that ends with this one; its output is appended to `log`.
+    """Start a process that ends with this one.
+
+    It runs in a session of its own, so that Ctrl-C on a terminal reaches only this process.
 
     command: absolute path of the program, then its arguments
+    log: file to which its output is appended
 
-    It runs in a session of its own, so that Ctrl-C on a terminal reaches only this process. Raises OSError.
+    Raises OSError.
     """
     if sys.platform == "linux" and sys.executable and not getattr(sys, "frozen", False):
         command = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *command]

@@ -7,7 +7,7 @@
     down       running    -          -          down         closed
     closed     -          -          -          closed       closed
 
-A dash is an EmbeddedError. A running server may also die by itself, which makes it down.
+A dash is an EmbeddedError. A running server may also end by itself; then it is down.
 """
 
 from __future__ import annotations
@@ -40,23 +40,23 @@ _MOVES: Final = 10
 class EmbeddedServer:
     """A Valkey or Redis server process that belongs to this process and ends with it.
 
-    binary: path or name of the server; None takes the extra `embedded`, else what is on PATH
+    binary: path or name of the server; None uses the extra `embedded`, else what is on PATH
     config: settings for the server's configuration file, such as `{"requirepass": "x"}`; a sequence is
         several words; `{port}` and `{directory}` inside a value are filled in, so TLS is
         `{"port": 0, "tls-port": "{port}", …}` and a socket is `{"unixsocket": "{directory}/server.sock"}`
-    directory: where its data and its log live; None makes a temporary folder that `close()` removes
+    directory: of its data and its log; None makes a temporary folder that `close()` removes
     port: TCP port on 127.0.0.1; None chooses one outside the kernel's ephemeral range
     args: command-line arguments after the configuration file; the list `args` may be changed between starts
-    persistence: keep every write in an append-only file, synced before the reply; otherwise a server that
-        ended comes back empty
-    start_timeout: seconds to wait for a start or an orderly stop
+    persistence: keep every write in an append-only file, synced before the reply; otherwise a server
+        restarts empty
+    start_timeout: seconds to wait for a start or a stop
 
-    A server that comes back empty has forgotten the locks it granted. For Redlock to stay safe it must stay
-    away longer than the greatest ttl in use, or keep an append-only file (`persistence=True`).
+    A server that restarts empty has forgotten the locks it granted. To keep Redlock safe, it must stay away longer than
+    the greatest ttl in use, or keep an append-only file (`persistence=True`).
 
-    On Linux the server is killed even when a signal kills this process, SIGKILL included (a temporary folder
-    stays then); elsewhere it is ended when the interpreter exits. A forked child neither ends nor steers the
-    servers of its parent.
+    On Linux the server is killed even when a signal kills this process, SIGKILL included (a temporary folder then
+    stays); elsewhere it is ended when the interpreter exits. A forked child can't end or control the servers of its
+    parent.
 
     Raises BinaryNotFound, and ValueError for a setting that the server must choose itself.
     """
@@ -84,7 +84,7 @@ class EmbeddedServer:
 
     @property
     def port(self) -> int:
-        """The TCP port that clients dial, plain or TLS, for all starts; EmbeddedError before the first."""
+        """The TCP port that clients connect to, plain or TLS, for all starts; EmbeddedError before the first."""
         return self._home.port
 
     @property
@@ -122,7 +122,7 @@ class EmbeddedServer:
 
     @property
     def paused(self) -> bool:
-        """Whether `pause()` holds it still."""
+        """Whether `pause()` has stopped it."""
         return self._paused and self.alive
 
     @property
@@ -138,7 +138,9 @@ class EmbeddedServer:
     def start(self) -> Self:
         """Start it, on the port and the data it had before, and return when it accepts connections.
 
-        Does nothing while it runs. Raises ServerFailed, with the end of its log, when it does not come up.
+        Does nothing while it runs.
+
+        Raises ServerFailed, with the end of its log, when it does not start.
         """
         self.launch()
         self.wait_ready()
@@ -146,7 +148,7 @@ class EmbeddedServer:
 
     def launch(self) -> None:
         """The first half of `start()`: returns while the server is still starting."""
-        with self._steering():
+        with self._controlled():
             if self._closed:
                 raise EmbeddedError("this server was closed")
             if self.paused:
@@ -157,7 +159,7 @@ class EmbeddedServer:
 
     def wait_ready(self) -> None:
         """The second half of `start()`: returns when the server accepts connections."""
-        with self._steering():
+        with self._controlled():
             if self._process is None:
                 raise EmbeddedError("this server was not launched")
             deadline = time.monotonic() + self.start_timeout
@@ -177,19 +179,19 @@ class EmbeddedServer:
             self._was_ready = True
 
     def kill(self) -> None:
-        """End it with SIGKILL, paused or not, and wait until it is gone."""
-        with self._steering():
+        """End it with SIGKILL, paused or not, and wait for its end."""
+        with self._controlled():
             if self._process is not None:
                 self._process.kill()
                 self._process.wait()
                 self._paused = False
 
     def stop(self) -> None:
-        """End it in order, as SIGTERM does (a paused one is resumed for it), and wait until it is gone.
+        """End it with SIGTERM (a paused one is resumed for that), and wait for its end.
 
         Raises EmbeddedError, after killing it, when that takes longer than `start_timeout`.
         """
-        with self._steering():
+        with self._controlled():
             if self._process is None:
                 return
             self._process.terminate()
@@ -202,8 +204,8 @@ class EmbeddedServer:
                 raise EmbeddedError(self._home.explain(f"did not stop within {self.start_timeout:g} s")) from error
 
     def pause(self) -> None:
-        """Hold it still with SIGSTOP: its connections stay open, nothing is answered until `resume()`."""
-        with self._steering():
+        """Stop it with SIGSTOP: its connections stay open, nothing is answered until `resume()`."""
+        with self._controlled():
             process = self._living()
             process.send_signal(signal.SIGSTOP)
             if hasattr(os, "waitid"):
@@ -212,19 +214,19 @@ class EmbeddedServer:
             self._paused = True
 
     def resume(self) -> None:
-        """Let a paused server go on."""
-        with self._steering():
+        """Let a paused server continue."""
+        with self._controlled():
             self._living().send_signal(signal.SIGCONT)
             self._paused = False
 
     def close(self) -> None:
-        """End it for good and remove its temporary folder; one with `directory=` ends in order and keeps it.
+        """End it for good and remove its temporary folder; one with `directory=` ends with SIGTERM and keeps it.
 
         May be called again. In a forked child it does nothing.
         """
         if self._owner != os.getpid():
             return
-        with self._steering():
+        with self._controlled():
             self._closed = True
             processes.not_at_exit(self)
             try:
@@ -252,7 +254,7 @@ class EmbeddedServer:
         return f"<EmbeddedServer {self.name} {state}>"
 
     @contextlib.contextmanager
-    def _steering(self) -> Iterator[None]:
+    def _controlled(self) -> Iterator[None]:
         if self._owner != os.getpid():
             raise EmbeddedError("this server belongs to the process that started it, not to a forked child")
         with self._lock:

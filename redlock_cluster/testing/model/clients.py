@@ -18,7 +18,10 @@ _SWITCHED = (
 
 
 def checked(what: bytes, text: bytes) -> bytes:
-    """A text without spaces; CommandError for another, which says what it should have been."""
+    """Returns a text that has no spaces. Raises CommandError for any other.
+
+    what: its name in the error
+    """
     if any(not 33 <= byte <= 126 for byte in text):
         raise CommandError(b"ERR %b cannot contain spaces, newlines or special characters." % what)
     return text
@@ -73,7 +76,7 @@ def _kill(core: Core, session: Session, words: list[bytes]) -> Reply:
 
 
 def _client_id(core: Core, word: bytes) -> int:
-    """A client's number as CLIENT KILL takes it, or the version's complaint."""
+    """A client's number for CLIENT KILL. Raises CommandError in the words of the version."""
     if not core.version.since_7:
         if integer(word) == 0:
             raise NotImplementedError("CLIENT KILL ID 0 ended every connection before Redis 7")

@@ -29,9 +29,13 @@ _CONFIG: Final = {
 class Command:
     """A command.
 
-    name: as errors spell it; arity: its number of words, negative for at least so many
-    reads: it only reads, and the keys from its second word on (`all_keys`) or only that word can be tracked
-    scriptable: scripts may call it; known: whether a version has it
+    name: as errors spell it
+    run: executes it
+    arity: its number of words, negative for at least so many
+    reads: it only reads, so its keys can be tracked
+    all_keys: its keys are all words from the second on; else the second word
+    scriptable: scripts may call it
+    known: whether a version has it
     """
 
     name: bytes
@@ -51,8 +55,9 @@ class Command:
 class Session:
     """One connection, as the server sees it.
 
-    push: takes bytes that nobody asked for; killed: told when the server closes the connection
-    early, pending: own pushes for before and behind the reply of the running command; None: everything changed
+    push: gets bytes that nobody asked for
+    killed: called when the server closes the connection
+    early, pending: its own pushes before and after the reply of the running command; None: everything changed
     declared: the keys that the running script declared; None while no script runs
     """
 
@@ -124,14 +129,17 @@ class Core:
             self.table.setdefault(key, {})[session.id] = None
 
     def everything_changed(self, before_reply: bool) -> None:
-        """Tells every tracking session that no key is what it was. before_reply: the own one too early."""
+        """Notifies every tracking session that all keys have changed.
+
+        before_reply: the running session's push is sent before its reply
+        """
         self.table.clear()
         for session in list(self.sessions.values()):
             if session.tracking:
-                self._tell(session, None, before_reply)
+                self._notify(session, None, before_reply)
 
     def drop(self, session: Session) -> None:
-        """Ends a session without a word."""
+        """Ends a session without notice."""
         session.closed = True
         self.sessions.pop(session.id, None)
 
@@ -143,9 +151,9 @@ class Core:
         for number in self.table.pop(key, ()):
             session = self.sessions.get(number)
             if session is not None and session.tracking and not (session.noloop and session is self.current):
-                self._tell(session, key)
+                self._notify(session, key)
 
-    def _tell(self, session: Session, key: bytes | None, early: bool = False) -> None:
+    def _notify(self, session: Session, key: bytes | None, early: bool = False) -> None:
         if session is self.current:
             (session.early if early else session.pending).append(key)
         elif session.resp == 3:

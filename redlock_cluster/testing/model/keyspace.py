@@ -11,7 +11,7 @@ __all__ = ["Hash", "Keyspace", "SortedSet", "Value", "type_name"]
 
 
 class Hash(dict[bytes, bytes]):
-    """Fields and their values, in the order in which they came."""
+    """Fields and their values, in the order in which they were added."""
 
 
 class SortedSet:
@@ -39,11 +39,11 @@ class SortedSet:
         return True
 
     def rank(self, score: float, member: bytes) -> int:
-        """How many stand before that member with that score."""
+        """How many members are before that one with that score."""
         return bisect_left(self.ordered, (score, member))
 
     def between(self, low: float, without_low: bool, high: float, without_high: bool) -> slice:
-        """Where in `ordered` the members stand whose scores lie in that range."""
+        """The part of `ordered` whose scores are in that range."""
         start = (bisect_right if without_low else bisect_left)(self.ordered, low, key=_score)
         stop = (bisect_left if without_high else bisect_right)(self.ordered, high, key=_score)
         return slice(start, max(start, stop))
@@ -68,8 +68,8 @@ def type_name(value: Value | None) -> bytes:
 class Keyspace:
     """The keys of one database.
 
-    now_ms: the server's time; a key is there in the millisecond in which its time ends and gone in the next one
-    touched: told of every key that was changed, deleted or has expired
+    now_ms: the server's time; a key still exists in the millisecond in which its time ends, and not in the next one
+    touched: called with every key that was changed, deleted or has expired
     """
 
     def __init__(self, now_ms: Callable[[], int], touched: Callable[[bytes], None]) -> None:
@@ -83,7 +83,7 @@ class Keyspace:
         return len(self._values)
 
     def get(self, key: bytes) -> Value | None:
-        """The value; None for a key that is not there or whose time is over, which then is deleted."""
+        """The value; None for a key that does not exist or has expired; an expired one is deleted."""
         end = self._ends.get(key)
         if end is not None and end < self._now_ms():
             self.delete(key)
@@ -94,7 +94,10 @@ class Keyspace:
         return self._ends.get(key)
 
     def put(self, key: bytes, value: Value, end: int | None = None) -> None:
-        """Sets a key. end: when it expires, milliseconds; None for never."""
+        """Sets a key.
+
+        end: when it expires, milliseconds; None for never
+        """
         self._values[key] = value
         self._ends.pop(key, None)
         if end is not None:
@@ -102,7 +105,7 @@ class Keyspace:
         self.touched(key)
 
     def changed(self, key: bytes) -> None:
-        """Says that the value of an existing key was changed in place; an empty one goes."""
+        """Notes that the value of an existing key was changed in place; an empty one is deleted."""
         if len(self._values[key]):
             self.touched(key)
         else:
@@ -124,7 +127,7 @@ class Keyspace:
         return True
 
     def clear(self) -> None:
-        """Forgets all keys and tells nobody."""
+        """Forgets all keys and notifies nobody."""
         self._values.clear()
         self._ends.clear()
         self._queue.clear()
@@ -151,7 +154,7 @@ class Keyspace:
             heapq.heapify(self._queue)
 
     def _next(self) -> int | None:
-        """The queue's first end, once what is no longer true has been dropped from its head."""
+        """The queue's first end, after outdated ones were removed."""
         while self._queue and self._ends.get(self._queue[0][1]) != self._queue[0][0]:
             heapq.heappop(self._queue)
         return self._queue[0][0] if self._queue else None

@@ -23,7 +23,10 @@ Perform: TypeAlias = Callable[[list[bytes]], Reply]
 
 
 class ScriptFault(Exception):
-    """The script itself was at fault when it called a command. text: the error as the version words it."""
+    """The script called a command wrongly.
+
+    text: the error in the words of the version
+    """
 
     def __init__(self, text: bytes) -> None:
         super().__init__(text)
@@ -31,7 +34,10 @@ class ScriptFault(Exception):
 
 
 class CompileError(Exception):
-    """A script is no Lua. text: the compiler's complaint."""
+    """A script is not valid Lua.
+
+    text: the compiler's error
+    """
 
     def __init__(self, text: bytes) -> None:
         super().__init__(text)
@@ -39,7 +45,11 @@ class CompileError(Exception):
 
 
 class ScriptFailed(Exception):
-    """A script ended with an error. text: the error; line: where it was raised in the script."""
+    """A script ended with an error.
+
+    text: the error
+    line: where it was raised in the script
+    """
 
     def __init__(self, text: bytes, line: int) -> None:
         super().__init__(text, line)
@@ -48,7 +58,10 @@ class ScriptFailed(Exception):
 
 
 class _Raised(Exception):
-    """An error that `redis.call` raises in a script. text: what the script catches."""
+    """An error that `redis.call` raises in a script.
+
+    text: what the script catches
+    """
 
     def __init__(self, text: bytes) -> None:
         super().__init__(text)
@@ -74,7 +87,7 @@ class Interpreter:
         self._version = version
         self._perform: Perform | None = None
         self._compiled: dict[bytes, Any] = {}
-        # Functions of Python stand on Lua's stack as those of C do, so a tail call of one keeps the script's line.
+        # Functions of Python are on Lua's stack as those of C are, so a tail call of one keeps the script's line.
         library = {
             b"call": self._call,
             b"pcall": self._pcall,
@@ -119,16 +132,16 @@ class Interpreter:
         try:
             return self._perform([self._word(argument) for argument in arguments])
         except ScriptFault as fault:
-            return Failure(self._placed(fault.text))
+            return Failure(self._with_line(fault.text))
 
-    def _placed(self, text: bytes) -> bytes:
-        """An error for which the script is at fault: before Redis 7 it names the line."""
+    def _with_line(self, text: bytes) -> bytes:
+        """The error of a wrong call by the script: before Redis 7 it names the line."""
         return text if self._version.since_7 else b"@user_script: %d: %b" % (self._line(), text)
 
     def _single(self, field: bytes, texts: tuple[object, ...]) -> object:
         code = b"ERR " if self._version.since_7 else b""
         if len(texts) != 1 or not isinstance(texts[0], bytes):
-            return self._table({b"err": self._placed(code + b"wrong number or type of arguments")})
+            return self._table({b"err": self._with_line(code + b"wrong number or type of arguments")})
         text = texts[0]
         if field == b"err" and self._version.since_7:
             text = text.removeprefix(b"-")
@@ -191,12 +204,12 @@ class Interpreter:
 
 
 def _whole(number: float) -> int:
-    """What a C compiler makes of a number: without its fraction, and the lowest where it has no place."""
+    """A number as a C compiler converts it: without its fraction; the lowest integer where it is too large."""
     return int(number) if -(2.0**63) <= number < 2.0**63 else -(2**63)
 
 
 def _text_of(fault: object) -> bytes | None:
-    """What `redis.call` raised, for the prelude; None for what is to end the run as it is."""
+    """What `redis.call` raised, for the prelude; None for what ends the run unchanged."""
     return fault.text if isinstance(fault, _Raised) else None
 
 

@@ -1,4 +1,4 @@
-"""The table of commands: what each is called, how many words it takes, what it may be used for."""
+"""The table of commands: the name of each, how many words it has, what it may be used for."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def command(
     scriptable: bool = True,
     known: Callable[[ModelVersion], bool] = lambda version: True,
 ) -> Callable[[Run], Run]:
-    """Puts a function into the table under that name; the arguments are those of `Command`."""
+    """Adds a function to the table under that name; the arguments are those of `Command`."""
 
     def register(run: Run) -> Run:
         _COMMANDS.append(Command(name.lower().encode(), run, arity, reads, all_keys, scriptable, known))
@@ -45,7 +45,7 @@ def commands_of(version: ModelVersion) -> dict[tuple[bytes, ...], Command]:
 
 
 def find(core: Core, words: Words) -> Command:
-    """The command that these words are; CommandError where the version has none or their number is wrong."""
+    """The command of these words. Raises CommandError when the version has none or their number is wrong."""
     found = core.commands.get((words[0],)) or core.commands.get((words[0].upper(),))
     if found is not None:
         if len(words) == found.arity or (found.arity < 0 and len(words) >= -found.arity):
@@ -81,7 +81,7 @@ def _subcommand(core: Core, words: Words) -> Command:
 
 
 def integer(word: bytes) -> int:
-    """A whole number of 64 bits, written as servers write it; else CommandError."""
+    """A whole number of 64 bits, written as servers write it. Raises CommandError for anything else."""
     try:
         number = int(word)
     except ValueError:
@@ -92,7 +92,7 @@ def integer(word: bytes) -> int:
 
 
 def string_at(core: Core, session: Session, key: bytes) -> bytes | None:
-    """The string at a key; CommandError where something else is."""
+    """The string at a key. Raises CommandError for a value of another type."""
     value = core.databases[session.database].get(key)
     if value is not None and not isinstance(value, bytes):
         raise CommandError(WRONG_TYPE)
@@ -100,7 +100,7 @@ def string_at(core: Core, session: Session, key: bytes) -> bytes | None:
 
 
 def sorted_set_at(core: Core, session: Session, key: bytes) -> SortedSet | None:
-    """The sorted set at a key; CommandError where something else is."""
+    """The sorted set at a key. Raises CommandError for a value of another type."""
     value = core.databases[session.database].get(key)
     if value is not None and not isinstance(value, SortedSet):
         raise CommandError(WRONG_TYPE)
@@ -108,7 +108,7 @@ def sorted_set_at(core: Core, session: Session, key: bytes) -> SortedSet | None:
 
 
 def hash_at(core: Core, session: Session, key: bytes) -> Hash | None:
-    """The hash at a key; CommandError where something else is."""
+    """The hash at a key. Raises CommandError for a value of another type."""
     value = core.databases[session.database].get(key)
     if value is not None and not isinstance(value, Hash):
         raise CommandError(WRONG_TYPE)

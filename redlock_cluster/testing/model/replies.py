@@ -60,7 +60,10 @@ _LINE_ENDS = bytes.maketrans(b"\r\n", b"  ")
 
 
 class CommandError(Exception):
-    """Ends a command with an error reply. text: the error with its code."""
+    """Ends a command with an error reply.
+
+    text: the error with its code
+    """
 
     def __init__(self, text: bytes) -> None:
         super().__init__(text)
@@ -68,7 +71,11 @@ class CommandError(Exception):
 
 
 def encode(reply: Reply, resp: int, short_floats: bool = True) -> bytes:
-    """The bytes of a reply. resp: 2 or 3; short_floats: as in `float_text`."""
+    """The bytes of a reply.
+
+    resp: version of the protocol, 2 or 3
+    short_floats: as `short` in `float_text`
+    """
     if type(reply) is bytes:
         return b"$%d\r\n%b\r\n" % (len(reply), reply)
     if reply is None:
@@ -100,7 +107,10 @@ def invalidation(key: bytes | None) -> bytes:
 
 
 def float_text(number: float, short: bool) -> bytes:
-    """A number as servers write it. short: with the fewest digits that tell it apart, else with 17 digits."""
+    """A number as servers write it.
+
+    short: with the fewest digits that identify it, else with 17 digits
+    """
     if math.isinf(number):
         return b"inf" if number > 0 else b"-inf"
     if not short:
@@ -110,10 +120,10 @@ def float_text(number: float, short: bool) -> bytes:
     sign, digits, exponent = Decimal(repr(number)).normalize().as_tuple()
     assert isinstance(exponent, int)
     text = "".join(map(str, digits))
-    return (("-" if sign else "") + _placed(text, exponent)).encode()
+    return (("-" if sign else "") + _pointed(text, exponent)).encode()
 
 
-def _placed(digits: str, exponent: int) -> str:
+def _pointed(digits: str, exponent: int) -> str:
     """Digits with a point or an exponent, whichever Redis chooses (its fpconv, after Grisu2)."""
     power = exponent + len(digits) - 1
     if exponent >= 0 and abs(power) < len(digits) + 7:

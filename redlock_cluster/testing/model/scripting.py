@@ -1,4 +1,4 @@
-"""EVAL, EVALSHA and SCRIPT: what surrounds a script's run."""
+"""EVAL, EVALSHA and SCRIPT: what is done before and after a script runs."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def _run(core: Core, session: Session, sha: bytes, keys: list[bytes], arguments:
 
 
 def _failure(core: Core, sha: bytes, failed: ScriptFailed) -> bytes:
-    """The error that ended a script, as the version tells it."""
+    """The error that ended a script, in the words of the version."""
     if not core.version.since_7:
         return b"ERR Error running script (call to f_%b): %b" % (sha, failed.text)
     where = b"" if core.version.valkey else b"%b, " % sha

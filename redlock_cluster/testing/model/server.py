@@ -17,7 +17,7 @@ _BEFORE_AUTH = (b"AUTH", b"HELLO")
 
 
 def _nobody() -> None:
-    """Nobody wants to know."""
+    """Does nothing."""
 
 
 class ModelServer:
@@ -26,8 +26,9 @@ class ModelServer:
     Everything follows from the calls and the clock: no wall clock, no randomness, no threads.
 
     clock: the server's own seconds, from any origin; it may stand still, jump and run at its own rate
-    run_id: what INFO tells, by default forty zeros
-    password: what clients must AUTH with; None lets everybody in
+    version: which server it is
+    run_id: what INFO shows, 40 hexadecimal digits; by default zeros
+    password: what clients must send in AUTH; None: they need not
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class ModelServer:
 
     @property
     def run_id(self) -> str:
-        """What INFO tells of this run."""
+        """What INFO shows of this run."""
         return self._core.run_id
 
     @property
@@ -56,7 +57,7 @@ class ModelServer:
         return self._core.config
 
     def connect(self, push: Callable[[bytes], None], killed: Callable[[], None] = _nobody) -> ModelClient:
-        """A new connection.
+        """Makes a new connection.
 
         push: gets what the server sends unasked because of others' commands or of time
         killed: called when CLIENT KILL closes this connection; by its own command before `execute` returns the reply
@@ -68,24 +69,28 @@ class ModelServer:
         return ModelClient(core, session)
 
     def advance(self) -> None:
-        """Expires what is due now; those who track it get their pushes."""
+        """Expires what is due now; the clients that track it get their pushes."""
         self._core.tick()
         for database in self._core.databases:
             database.expire_due()
 
     def next_expiry(self) -> float | None:
-        """The time on the server's clock at which the next key is gone; None while no key expires."""
+        """The time on the server's clock, seconds, at which the next key has expired; None while no key expires."""
         ends = [end for database in self._core.databases if (end := database.next_end()) is not None]
         return (min(ends) + 1) / 1000 if ends else None
 
     def crash(self) -> None:
-        """All connections are gone and nobody is told; memory stays."""
+        """Ends all connections and notifies nobody; memory stays."""
         for session in list(self._core.sessions.values()):
             self._core.drop(session)
         self._core.table.clear()
 
     def restart(self, keep_memory: bool, run_id: str) -> None:
-        """A new process: no connections, no scripts, uptime and client numbers from the start."""
+        """Starts a new process: no connections, no scripts, uptime and client numbers from the start.
+
+        keep_memory: the keys stay
+        run_id: of the new process
+        """
         self.crash()
         core = self._core
         core.tick()
@@ -104,7 +109,10 @@ class ModelServer:
 
 
 class ModelClient:
-    """One connection to a model server. id: its CLIENT ID."""
+    """One connection to a model server.
+
+    id: its CLIENT ID
+    """
 
     def __init__(self, core: Core, session: Session) -> None:
         self._core = core
@@ -117,12 +125,16 @@ class ModelClient:
         return self._session.closed
 
     def execute(self, words: list[bytes]) -> bytes:
-        """Executes one command and returns all that the server then sends on this connection.
+        """Executes one command.
 
-        That is the reply in RESP 2 or 3, as HELLO chose, and before or behind it the pushes that this command caused
-        on its own connection, in the order in which the real server sends them. On a closed connection nothing is
-        executed and the answer is b"". Raises NotImplementedError for an option that the model lacks (a command that
-        it lacks is an unknown one) and ImportError for a script where `lupa` is not installed.
+        words: the command and its arguments
+
+        Returns all that the server then sends on this connection: the reply in RESP 2 or 3, as HELLO chose, and before
+        or after it the pushes that this command caused here, in the order in which the real server sends them. On a
+        closed connection nothing is executed and the answer is b"".
+
+        Raises NotImplementedError for an option that the model lacks (a command that it lacks is an unknown one),
+        ImportError for a script when `lupa` is not installed.
         """
         core, session = self._core, self._session
         if session.closed or not words:
@@ -155,7 +167,7 @@ class ModelClient:
                 core.remember(session, found.keys(words))
 
     def _found(self, words: list[bytes]) -> Command:
-        """The command, if this client may use it; Valkey tells strangers nothing else than that they are."""
+        """The command, if this client may use it. Valkey reports a missing AUTH before any other mistake."""
         core = self._core
         stranger = not self._session.authenticated and words[0].upper() not in _BEFORE_AUTH
         if stranger and core.version.valkey:
@@ -167,7 +179,7 @@ class ModelClient:
 
 
 def _pushes(session: Session, changed: list[bytes | None]) -> bytes:
-    """The pushes for these keys; the list is empty then."""
+    """Returns the pushes for these keys and empties the list."""
     written = b"".join(map(invalidation, changed)) if session.resp == 3 else b""
     changed.clear()
     return written

@@ -127,5 +127,5 @@ def _sections(core: Core) -> dict[bytes, list[tuple[bytes, bytes]]]:
 @command("CONFIG|GET", 3, scriptable=False)
 def _config_get(core: Core, session: Session, words: list[bytes]) -> Reply:
     name = words[2].lower()
-    told = words[2] if core.version.since_7 else name
-    return Pairs([told, core.config[name]] if name in core.config else [])
+    shown = words[2] if core.version.since_7 else name
+    return Pairs([shown, core.config[name]] if name in core.config else [])

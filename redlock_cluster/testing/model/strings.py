@@ -18,7 +18,11 @@ _OTHER_CONDITIONS: Final = (b"IFNE", b"IFDEQ", b"IFDNE")
 
 @dataclass(slots=True)
 class _Options:
-    """What stands behind `SET key value`. condition: NX, XX or IFEQ; expected: what IFEQ compares with."""
+    """What follows `SET key value`.
+
+    condition: NX, XX or IFEQ
+    expected: what IFEQ compares with
+    """
 
     condition: bytes = b""
     expected: bytes = b""
@@ -64,7 +68,10 @@ def _argument(word: bytes | None) -> bytes:
 def absolute(core: Core, name: bytes, unit: bytes, amount: bytes, positive: bool) -> int:
     """When a key is to expire, milliseconds.
 
-    name: the command, for errors; unit: EX, PX, EXAT or PXAT; positive: whether 0 and less are refused
+    name: the command, for errors
+    unit: EX, PX, EXAT or PXAT
+    amount: of that unit, as written
+    positive: whether 0 and less are refused
     """
     number = integer(amount)
     wrong = positive and number <= 0

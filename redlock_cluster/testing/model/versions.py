@@ -1,4 +1,4 @@
-"""The server versions that a model server can be: what they understand and how they word it."""
+"""The server versions that a model server can be: what they understand and how they say it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ __all__ = ["REDIS_6_2", "REDIS_7_0", "REDIS_8_2", "REDIS_8_4", "VALKEY_9", "VERS
 
 @dataclass(frozen=True, slots=True)
 class ModelVersion:
-    """One version of one server; the five constants below are those that were compared with real servers' replies.
+    """One version of one server; the constants below, except REDIS_8_4, were compared with the replies of real servers.
 
-    family: whose server it is; number: such as (9, 1, 2)
+    family: redis or valkey
+    number: such as (9, 1, 2)
     """
 
     family: Literal["redis", "valkey"]
@@ -57,13 +58,13 @@ class ModelVersion:
 
     @property
     def flushes_first(self) -> bool:
-        """Redis 8: the null push of an own flush stands before its reply."""
+        """Redis 8: the null push of an own flush comes before its reply."""
         return not self.valkey and self.number >= (8,)
 
 
 VALKEY_9: Final = ModelVersion("valkey", (9, 1, 2))
 REDIS_8_4: Final = ModelVersion("redis", (8, 4, 0))
-"""No build of it was at hand: what sets it apart from 8.2 follows its documentation and sources."""
+"""No build of it was available: its differences from 8.2 follow its documentation and sources."""
 REDIS_8_2: Final = ModelVersion("redis", (8, 2, 3))
 REDIS_7_0: Final = ModelVersion("redis", (7, 0, 15))
 REDIS_6_2: Final = ModelVersion("redis", (6, 2, 14))

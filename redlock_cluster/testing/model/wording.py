@@ -1,4 +1,4 @@
-"""What servers answer to a script's faulty calls: each error in the words of Valkey, Redis 7 and Redis 6."""
+"""What servers answer to a script's wrong calls: each error in the words of Valkey, Redis 7 and Redis 6."""
 
 from __future__ import annotations
 

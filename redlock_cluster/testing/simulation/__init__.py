@@ -1,6 +1,6 @@
 """Deterministic simulation: the real engine in virtual time, over a simulated network and model servers.
 
-One seed is one history. `docs/simulation.md` tells how the project uses it on itself.
+One seed gives one history. `docs/simulation.md` says how the project tests itself with it.
 """
 
 from redlock_cluster.testing.simulation.clocks import MachineClock

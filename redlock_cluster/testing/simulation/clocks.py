@@ -1,4 +1,4 @@
-"""The clocks of simulated machines: each with its own rate and offset, and with the habits of real ones."""
+"""The clocks of simulated machines: each with its own rate and offset; they behave as real ones do."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ __all__ = ["MachineClock"]
 class MachineClock:
     """The clocks of one machine, driven by the simulation's time.
 
-    Called, it is the clock that the engine wants: it never goes back and runs while the machine is suspended
-    (`CLOCK_BOOTTIME`). `monotonic` stands still meanwhile, `wall` can be set: two clocks that no lock may trust, here
-    so that a simulation can tell code that does.
+    Called, it is the clock for the engine: it never goes back and runs while the machine is suspended
+    (`CLOCK_BOOTTIME`). `monotonic` stands still during that, and `wall` can be set. No lock may trust these two; a
+    simulation finds code that does.
 
-    now: the simulation's time; rate: this machine's seconds for each of its seconds; offset: seconds at its time 0
+    now: returns the simulation's time, seconds
+    rate: this machine's seconds for each of the simulation's
+    offset: what this machine shows at the simulation's time 0, seconds
     """
 
     def __init__(self, now: Callable[[], float], rate: float = 1.0, offset: float = 0.0) -> None:

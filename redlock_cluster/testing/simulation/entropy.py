@@ -9,12 +9,19 @@ __all__ = ["SeededEntropy", "stream"]
 
 
 def stream(seed: int | str, name: str) -> random.Random:
-    """A source of random numbers of its own for each use of a seed; the same on every machine."""
+    """Makes a source of random numbers for one use of a seed; it is the same on every machine.
+
+    seed: of the simulation
+    name: of the use
+    """
     return random.Random(f"{seed}/{name}")
 
 
 class SeededEntropy:
-    """What the engine draws, repeated by the seed. random: where it comes from"""
+    """The engine's randomness, repeated by the seed.
+
+    source: where it comes from
+    """
 
     def __init__(self, source: random.Random) -> None:
         self._random = source

@@ -1,13 +1,13 @@
 """An event loop whose time is virtual, and simulated processes that run in it.
 
 When nothing is ready the loop jumps to the next timer. Models: trio's `MockClock` with autojump, FoundationDB's
-simulator. What would leave the simulation (sockets, threads, subprocesses, signals) is not implemented, so it raises
-NotImplementedError. The order of everything is a function of what the program schedules: calls run first in, first out,
+simulator. What would leave the simulation (sockets, threads, subprocesses, signals) is not implemented: it raises
+NotImplementedError. The order of everything follows from what the program schedules: calls run first in, first out,
 timers by their time and then first in, first out.
 
-A process is a context variable: whatever is scheduled from inside it belongs to it, tasks of tasks and timers too.
-While it stands still its timers come late and what arrives for it waits unread, as for a process that was stopped
-(SIGSTOP), starved or swapped out. A dead process never runs again, not even its `finally`.
+A process is a context variable: what is scheduled from inside it belongs to it, tasks of tasks and timers too. While it
+stands still its timers fire late and what arrives for it waits unread, as for a process that was stopped (SIGSTOP),
+starved or swapped out. A dead process never runs again, not even its `finally`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,12 @@ OWNER: ContextVar[Process | None] = ContextVar("OWNER", default=None)
 class Process:
     """One simulated process of a loop.
 
-    name: for messages; running: neither paused nor dead; context: what runs in it belongs to it
+    loop: where it runs
+    name: for messages
+
+    running: neither paused nor dead
+    dead: it was killed
+    context: what runs in it belongs to the process
     """
 
     def __init__(self, loop: VirtualLoop, name: str) -> None:
@@ -51,7 +56,10 @@ class Process:
         self._postponed: list[asyncio.Handle] = []
 
     def spawn(self, coroutine: Coroutine[Any, Any, T], name: str | None = None) -> asyncio.Task[T]:
-        """Runs a coroutine as a task of this process."""
+        """Runs a coroutine as a task of this process.
+
+        name: of the task, for messages
+        """
         context = self.context.run(copy_context)
         return self._loop.create_task(coroutine, name=name, context=context)
 
@@ -60,14 +68,13 @@ class Process:
         self._postponed.append(call)
 
     def pause(self) -> None:
-        """Stands still from now on."""
+        """From now on it stands still."""
         self.running = False
 
     def resume(self, timers_first: bool = False) -> None:
-        """Runs again.
+        """It runs again.
 
-        timers_first: timers that are due run before what has arrived is read, as when it was stopped just there; else
-        what has arrived is read first
+        timers_first: timers that are due run before what has arrived is read; else after that
         """
         if not self.dead:
             self._run(timers_first)
@@ -80,27 +87,33 @@ class Process:
         self._loop.resume(timers + others if timers_first else others + timers)
 
     def kill(self) -> None:
-        """Ends: nothing of it ever runs again. Its connections are the network's business."""
+        """It ends: nothing of it ever runs again. The network ends its connections."""
         self.running, self.dead = False, True
 
     def bury(self) -> None:
-        """Lets what is left of it run to its end, once the simulation is over and nobody looks."""
+        """Lets what is left of it run to its end, after the simulation."""
         self._run(timers_first=False)
 
 
 class Stalled(RuntimeError):
-    """Nothing is ready and no timer is set, so what the program waits for can never come."""
+    """Nothing is ready and no timer is set, so the program waits for ever."""
 
 
 class _Soon(asyncio.Handle):
-    """A call that is ready; process: whose it is."""
+    """A call that is ready.
+
+    process: to which it belongs
+    """
 
     __slots__ = ("process",)
     process: Process | None
 
 
 class _Later(asyncio.TimerHandle):
-    """A call at a time; process: whose it is."""
+    """A call at a time.
+
+    process: to which it belongs
+    """
 
     __slots__ = ("process",)
     process: Process | None
@@ -120,7 +133,7 @@ class VirtualLoop(_Base):
         self._running = self._stopping = self._closed = False
         self._handler: Callable[[asyncio.AbstractEventLoop, Report], object] | None = None
         self.faults: list[Report] = []
-        """What call-backs raised and nobody handled, in order, unless an exception handler is set."""
+        """What call-backs raised and nobody handled, in order, while no exception handler is set."""
 
     # --- time ------------------------------------------------------------------------------------------------------
 
@@ -150,7 +163,7 @@ class VirtualLoop(_Base):
     def call_at(
         self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
     ) -> asyncio.TimerHandle:
-        """Runs a call-back when the virtual time has come."""
+        """Runs a call-back at a virtual time."""
         call = _Later(when, callback, args, self, context)
         call.process = OWNER.get() if context is None else context.get(OWNER)
         heappush(self._timers, (when, next(self._numbers), call))
@@ -174,7 +187,7 @@ class VirtualLoop(_Base):
             asyncio._set_running_loop(None)
 
     def _turn(self) -> None:
-        """What is ready runs, and what is due by then; if nothing is, time jumps to the next timer first."""
+        """Runs what is ready or due; if nothing is ready, time first jumps to the next timer."""
         ready, timers = self._ready, self._timers
         while timers and timers[0][2]._cancelled:
             heappop(timers)
@@ -195,11 +208,14 @@ class VirtualLoop(_Base):
                 process.postpone(call)
 
     def resume(self, calls: list[asyncio.Handle]) -> None:
-        """Makes ready what a process could not run while it stood still; for `Process`."""
-        self._ready.extend(calls)  # type: ignore[arg-type]  # they came from here
+        """Makes ready what a process could not run while it stood still. For `Process`."""
+        self._ready.extend(calls)  # type: ignore[arg-type]  # they are this loop's
 
     def run_until_complete(self, future: Coroutine[Any, Any, T] | asyncio.Future[T]) -> T:  # type: ignore[override]
-        """Runs until a coroutine or future is done, and returns its result. Raises Stalled when it never can be."""
+        """Runs until a coroutine or future is done.
+
+        Returns its result. Raises Stalled when it can never be done.
+        """
         task = asyncio.ensure_future(future, loop=self)
         task.add_done_callback(self._finished)
         try:
@@ -258,16 +274,16 @@ class VirtualLoop(_Base):
         """Does nothing."""
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        """A cancelled timer is passed over when its time comes."""
+        """A cancelled timer is skipped at its time."""
 
     # --- errors ----------------------------------------------------------------------------------------------------
 
     def set_exception_handler(self, handler: Callable[[asyncio.AbstractEventLoop, Report], object] | None) -> None:
-        """Who hears what call-backs raise; without one it is kept in `faults`."""
+        """Sets who gets what call-backs raise; None: it is kept in `faults`."""
         self._handler = handler
 
     def get_exception_handler(self) -> Callable[[asyncio.AbstractEventLoop, Report], object] | None:
-        """Who hears what call-backs raise."""
+        """Who gets what call-backs raise."""
         return self._handler
 
     def default_exception_handler(self, context: Report) -> None:
@@ -275,7 +291,7 @@ class VirtualLoop(_Base):
         self.faults.append(context)
 
     def call_exception_handler(self, context: Report) -> None:
-        """Tells what a call-back raised."""
+        """Reports what a call-back raised."""
         if self._handler is None:
             self.default_exception_handler(context)
         else:

@@ -1,10 +1,10 @@
 """A simulated network: hosts with servers, connections to them, delays, partitions in either direction.
 
-Its dialers are what the engine's `Ports` take, so the engine runs over it unchanged. All its randomness comes from one
+Its dialers fit into the engine's `Ports`, so the engine runs over it unchanged. All its randomness comes from one
 source, in the order in which things are sent; a seed repeats it.
 
-What TCP promises holds: inside one direction of one connection nothing is overtaken, doubled or changed. What it does
-not promise does not: bytes come late or never, an end is heard of late or never, and on one side only.
+What TCP promises holds: in one direction of one connection nothing is reordered, doubled or changed. Nothing else
+holds: bytes arrive late or never, and an end is noticed late, never, or on one side only.
 """
 
 from __future__ import annotations
@@ -33,20 +33,26 @@ class Session(Protocol):
         """Executes one command and returns its whole reply in RESP."""
 
     def close(self) -> None:
-        """The client is gone."""
+        """The client has ended."""
 
 
 class Service(Protocol):
     """What answers on a host."""
 
     def connect(self, push: Callable[[bytes], None], killed: Callable[[], None]) -> Session:
-        """A new client; push: sends it bytes unasked; killed: told when another client ends it."""
+        """Begins a session for a new client.
+
+        push: sends it bytes unasked
+        killed: called when another client ends it
+        """
 
 
 class Pipe:
     """One direction of one connection: bytes arrive in order, later or never; None is the end.
 
-    delay: seconds that the next bytes take; deliver: who gets them
+    loop: the simulation's
+    delay: returns the seconds that the next bytes need
+    deliver: gets them
     """
 
     __slots__ = ("_blocked", "_delay", "_deliver", "_ended", "_last", "_life", "_loop", "_stuck", "broken")
@@ -62,7 +68,7 @@ class Pipe:
         self.broken = False
 
     def send(self, data: bytes | None) -> None:
-        """Puts bytes, or the end, on their way."""
+        """Sends bytes, or the end."""
         if self._ended or self.broken:
             return
         self._ended = data is None
@@ -70,7 +76,7 @@ class Pipe:
         self._loop.call_at(self._last, self._arrive, data, self._life, context=NOBODY)
 
     def shut(self) -> None:
-        """Nothing more can be sent, and nobody is told."""
+        """Nothing more can be sent; nobody is notified."""
         self._ended = True
 
     def block(self) -> None:
@@ -78,7 +84,7 @@ class Pipe:
         self._blocked = True
 
     def unblock(self) -> None:
-        """What waits sets out again, in its order."""
+        """What waits is sent on, in its order."""
         self._blocked = False
         if self._stuck:
             self._last = max(self._last, self._loop.time() + self._delay())
@@ -90,7 +96,7 @@ class Pipe:
         self._stuck.clear()
 
     def vanish(self) -> None:
-        """What is on its way and whatever is sent from now on is lost, and nobody is told."""
+        """What is on its way and what is sent from now on is lost; nobody is notified."""
         self.lose()
         self.broken = True
 
@@ -112,7 +118,10 @@ class Pipe:
 class Connection(asyncio.Transport):
     """A connection of a client to a host, and the client's transport.
 
-    number: its place among all connections of the network; client: the name that dialed; closed: the client's end is
+    number: its index among all connections of the network, from 1
+    client: the name of the client
+    host: to which it leads
+    closed: the client's end is closed
     """
 
     def __init__(self, network: Network, client: str, host: Host, protocol: asyncio.Protocol) -> None:
@@ -144,7 +153,7 @@ class Connection(asyncio.Transport):
             self._lost(None)
 
     def abort(self) -> None:
-        """Ends at once. Whether the server still gets what is on its way, and hears of the end, is open."""
+        """Ends at once. The server may or may not get what is on its way, and may or may not notice the end."""
         if not self.closed:
             chance = self.network.random.random()
             if chance < 0.25:
@@ -166,7 +175,7 @@ class Connection(asyncio.Transport):
         return self._protocol
 
     def get_write_buffer_size(self) -> int:
-        """0: the network takes everything at once."""
+        """0: the network accepts everything at once."""
         return 0
 
     def _at_client(self, data: bytes | None) -> None:
@@ -183,9 +192,9 @@ class Connection(asyncio.Transport):
         if not self.closed:
             if error is None:
                 self.closed = True
-            self._loop.call_soon(self._tell, error, context=self._context)
+            self._loop.call_soon(self._report_end, error, context=self._context)
 
-    def _tell(self, error: Exception | None) -> None:
+    def _report_end(self, error: Exception | None) -> None:
         if error is not None and self.closed:
             return
         self.closed = True
@@ -203,7 +212,7 @@ class Connection(asyncio.Transport):
         self.host.arrived(self, data)
 
     def serve(self, data: bytes | None) -> None:
-        """The server reads bytes, or the end, and answers; for `Host`."""
+        """The server reads bytes, or the end, and answers. For `Host`."""
         if self.session is None:
             return
         if data is None:
@@ -234,9 +243,10 @@ class Connection(asyncio.Transport):
     # --- what may happen to it -------------------------------------------------------------------------------------
 
     def cut(self, to_server: bool = False, to_client: bool = False, unnoticed: bool = False) -> None:
-        """Breaks: both ends hear of it soon.
+        """Breaks it: both ends notice soon.
 
-        to_server, to_client: what is on its way there is lost; unnoticed: the server does not hear of it
+        to_server, to_client: what is on its way there is lost
+        unnoticed: the server does not notice
         """
         for pipe, loses in ((self.to_server, to_server), (self.to_client, to_client)):
             if loses:
@@ -248,13 +258,16 @@ class Connection(asyncio.Transport):
         self.to_client.send(None)
 
     def vanish(self, to_server: bool = True, to_client: bool = True) -> None:
-        """Half-open: bytes in these directions vanish from now on, and nobody is told."""
+        """Makes it half-open: from now on bytes in these directions vanish; nobody is notified."""
         for pipe, vanishes in ((self.to_server, to_server), (self.to_client, to_client)):
             if vanishes:
                 pipe.vanish()
 
     def orphan(self, unnoticed: bool) -> None:
-        """The client's process is dead; unnoticed: the server does not hear of it."""
+        """The client's process is dead.
+
+        unnoticed: the server does not notice
+        """
         if not self.closed:
             self.closed = True
             if not unnoticed:
@@ -262,7 +275,10 @@ class Connection(asyncio.Transport):
             self.network.ended(self)
 
     def server_gone(self, unnoticed: bool) -> None:
-        """The server is dead; unnoticed: the client does not hear of it."""
+        """The server is dead.
+
+        unnoticed: the client does not notice
+        """
         self.session = None
         self._forget()
         self.to_server.vanish()
@@ -275,8 +291,13 @@ class Connection(asyncio.Transport):
 class Host:
     """A machine with a server. Made by `Network.add`.
 
-    name: `host:port`; service: what answers there; up: whether a connection to it can be made; frozen: it takes
-    connections and bytes but answers nothing; slow: seconds added to each delay from and to it
+    network: to which it belongs
+    name: `host:port`
+    service: what answers there
+
+    up: a connection to it can be made
+    frozen: it accepts connections and bytes but answers nothing
+    slow: seconds added to each delay from and to it
     """
 
     def __init__(self, network: Network, name: str, service: Service) -> None:
@@ -287,7 +308,7 @@ class Host:
         self._inbox: dict[int, list[tuple[Connection, bytes | None]]] = {}
 
     def delay(self) -> float:
-        """Seconds that the next bytes to or from it take."""
+        """Seconds that the next bytes to or from it need."""
         return self.network.delay() + self.slow
 
     @property
@@ -303,11 +324,11 @@ class Host:
             connection.serve(data)
 
     def freeze(self) -> None:
-        """The server stops (SIGSTOP): the machine takes bytes, nobody reads them."""
+        """The server stops (SIGSTOP): the machine accepts bytes, nobody reads them."""
         self.frozen = True
 
     def thaw(self) -> None:
-        """The server goes on with what has arrived: in order within each connection, in any order among them."""
+        """The server continues with what has arrived: in order within each connection, in any order among them."""
         self.frozen = False
         inbox, self._inbox = self._inbox, {}
         order = list(inbox)
@@ -317,14 +338,17 @@ class Host:
                 connection.serve(data)
 
     def crash(self, unnoticed: bool = False) -> None:
-        """All connections are gone and new ones are refused; unnoticed: clients don't hear of it."""
+        """Ends all connections and refuses new ones.
+
+        unnoticed: clients don't notice
+        """
         self.up, self.frozen = False, False
         self._inbox.clear()
         for connection in self.connections:
             connection.server_gone(unnoticed)
 
     def start(self) -> None:
-        """Takes connections again."""
+        """Accepts connections again."""
         self.up = True
 
 
@@ -334,12 +358,16 @@ Watcher = Callable[[Connection, list[bytes], bytes], None]
 class Network:
     """Hosts, and connections to them.
 
-    source: its randomness; fastest, slowest: seconds that bytes take one way
-    fragments: share of writes that arrive in two parts
+    loop: the simulation's
+    source: its randomness
+    fastest, slowest: seconds that bytes need one way
+    fragments: share of writes that arrive in two parts, from 0 to 1
 
-    hosts: by name; made: how many connections there were; connections: by number, those of which an end is open
-    on_command: told of every command that a server executed and of its reply
-    on_end: told when a client's end of a connection is closed
+    hosts: by name
+    connections: by number, those of which an end is open
+    made: how many connections there were
+    on_command: called with every command that a server executed, and its reply
+    on_end: called when a client's end of a connection is closed
     """
 
     def __init__(
@@ -360,30 +388,37 @@ class Network:
         self.made = 0
 
     def add(self, name: str, service: Service) -> Host:
-        """A host; name: `host:port`, as in the options."""
+        """Adds a host.
+
+        name: `host:port`, as in the options
+        service: what answers there
+        """
         host = self.hosts[name] = Host(self, name, service)
         return host
 
     def dialer(self, client: str) -> SimulatedDialer:
-        """What opens connections for a client; its name is where partitions stand."""
+        """Makes a dialer for a client; partitions are set by the client's name."""
         return SimulatedDialer(self, client)
 
     # --- partitions ------------------------------------------------------------------------------------------------
 
     def block(self, source: str, target: str) -> None:
-        """Nothing gets from one to the other: a client's name and a host's, in either order. It waits on its way."""
+        """From now on nothing arrives that is sent from one to the other: it waits.
+
+        source, target: a client's name and a host's, in either order
+        """
         self._blocked.add((source, target))
         for pipe in self._pipes(source, target):
             pipe.block()
 
     def unblock(self, source: str, target: str) -> None:
-        """What waited goes on."""
+        """What waited is sent on."""
         self._blocked.discard((source, target))
         for pipe in self._pipes(source, target):
             pipe.unblock()
 
     def blocked(self, source: str, target: str) -> bool:
-        """Whether nothing gets from one to the other."""
+        """Whether nothing arrives that is sent from one to the other."""
         return (source, target) in self._blocked
 
     def heal(self) -> None:
@@ -406,15 +441,15 @@ class Network:
         return self.made
 
     def delay(self) -> float:
-        """Seconds that the next bytes take, one way."""
+        """Seconds that the next bytes need, one way."""
         return self.fastest + (self.slowest - self.fastest) * self.random.random()
 
     def parts(self, data: bytes) -> tuple[bytes, ...]:
-        """What was written, as it travels: whole or in two."""
+        """What was written, as it is sent: whole or in two."""
         if not self.fragments or len(data) < 2 or self.random.random() >= self.fragments:
             return (data,)
-        place = 1 + int(self.random.random() * (len(data) - 1))
-        return data[:place], data[place:]
+        cut = 1 + int(self.random.random() * (len(data) - 1))
+        return data[:cut], data[cut:]
 
     def executed(self, connection: Connection, words: list[bytes], reply: bytes) -> None:
         """A server executed a command."""
@@ -438,9 +473,11 @@ class SimulatedDialer:
         self._network, self._client = network, client
 
     async def __call__(self, server: ServerOptions, protocol: asyncio.Protocol) -> None:
-        """Connects; takes as long as three messages. Raises ConnectionRefusedError when nobody listens there.
+        """Connects; that needs as long as three messages.
 
-        Waits for ever while a partition is in the way: its caller bounds the time.
+        Waits for ever while a partition is between them: its caller limits the time.
+
+        Raises ConnectionRefusedError when nobody listens there.
         """
         network, client = self._network, self._client
         host = network.hosts.get(server.name)

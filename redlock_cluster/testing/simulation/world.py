@@ -26,7 +26,10 @@ T = TypeVar("T")
 class SimulatedServer:
     """A model server on a host of the network, with a clock of its own.
 
-    clock: its `wall` is the server's time; model: what executes the commands; host: what the network sees
+    name: `host:port`
+    clock: its `wall` is the server's time
+    model: executes the commands
+    host: the server in the network
     """
 
     def __init__(self, network: Network, name: str, version: ModelVersion, clock: MachineClock) -> None:
@@ -39,29 +42,38 @@ class SimulatedServer:
         return f"{self.name.encode().hex()}{self._runs:x}".rjust(40, "0")[-40:]
 
     def crash(self, unnoticed: bool = False) -> None:
-        """Stops at once; unnoticed: clients don't hear of it."""
+        """It stops at once.
+
+        unnoticed: clients don't notice
+        """
         self.host.crash(unnoticed)
         self.model.crash()
 
     def restart(self, keep_memory: bool = True) -> None:
-        """Is there again after a crash, with or without what it held."""
+        """It runs again after a crash.
+
+        keep_memory: with the keys that it held
+        """
         self._runs += 1
         self.model.restart(keep_memory, self._run_id())
         self.host.start()
 
     def freeze(self) -> None:
-        """Takes connections and bytes, answers nothing."""
+        """From now on it accepts connections and bytes and answers nothing."""
         self.host.freeze()
 
     def thaw(self) -> None:
-        """Goes on with what has arrived meanwhile."""
+        """It continues with what has arrived meanwhile."""
         self.host.thaw()
 
 
 class SimulatedClient:
     """A machine with one process, in which a supervisor runs.
 
-    supervisor: the real one, over simulated ports; clock: the machine's; process: runs what belongs to it
+    name: of the client
+    supervisor: the real one, over simulated ports
+    clock: the machine's
+    process: runs what belongs to the client
     """
 
     def __init__(self, world: Simulation, name: str, options: Options, clock: MachineClock, view: Clock) -> None:
@@ -76,18 +88,27 @@ class SimulatedClient:
         return self.process.spawn(coroutine)
 
     def pause(self, suspended: bool = False) -> None:
-        """The process stands still; suspended: with its machine, whose monotonic clock stops too."""
+        """The process stands still.
+
+        suspended: so does its machine, whose monotonic clock stops
+        """
         self.process.pause()
         if suspended:
             self.clock.suspend()
 
     def resume(self, timers_first: bool = False) -> None:
-        """It goes on; timers_first: timers that are due run before what has arrived is read."""
+        """It continues.
+
+        timers_first: timers that are due run before what has arrived is read
+        """
         self.clock.wake()
         self.process.resume(timers_first)
 
     def die(self, unnoticed: bool = False) -> None:
-        """The process is killed; unnoticed: with its machine, so that no server hears of it."""
+        """The process is killed.
+
+        unnoticed: with its machine, so that no server notices
+        """
         self.process.kill()
         for connection in list(self._network.connections.values()):
             if connection.client == self.name:
@@ -95,7 +116,7 @@ class SimulatedClient:
 
 
 class Simulation:
-    """A loop in virtual time, a network, servers and clients, all repeated by a seed.
+    """A loop in virtual time, a network, servers and clients; a seed repeats all of it.
 
         with Simulation(seed=1) as world:
             servers = [world.server(f"server{i}:6379") for i in range(3)]
@@ -108,7 +129,8 @@ class Simulation:
 
             world.run(main)
 
-    seed: what all randomness comes from; network: any other than the default one, made for `loop`
+    seed: of all randomness
+    network: makes the network for a loop; None: the default one
     """
 
     def __init__(self, seed: int | str, network: Callable[[VirtualLoop], Network] | None = None) -> None:
@@ -122,7 +144,12 @@ class Simulation:
     def server(
         self, name: str, version: ModelVersion = VALKEY_9, rate: float = 1.0, offset: float = 0.0
     ) -> SimulatedServer:
-        """A server at `host:port` with a clock of its own."""
+        """Adds a server with a clock of its own.
+
+        name: `host:port`, as in the options
+        version: which server it is
+        rate, offset: of its clock, see `MachineClock`
+        """
         clock = MachineClock(self.loop.time, rate, offset)
         self.servers.append(SimulatedServer(self.network, name, version, clock))
         return self.servers[-1]
@@ -135,9 +162,12 @@ class Simulation:
         offset: float = 0.0,
         view: Callable[[MachineClock], Clock] = lambda clock: clock,
     ) -> SimulatedClient:
-        """A client with a clock and entropy of its own; its owner label is its name, unless the options have one.
+        """Adds a client with a clock and randomness of its own.
 
-        view: which of the machine's clocks the engine is given
+        name: of the client; also its owner label, unless the options have one
+        options: of its supervisor
+        rate, offset: of its clock, see `MachineClock`
+        view: which of the machine's clocks the engine uses
         """
         checked = options if isinstance(options, Options) else load_options({"owner": name, **options})
         clock = MachineClock(self.loop.time, rate, offset)
@@ -145,9 +175,11 @@ class Simulation:
         return self.clients[-1]
 
     def run(self, main: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Runs a coroutine function, outside of all clients, and returns its result.
+        """Runs a coroutine function, outside of all clients.
 
-        Raises what it raises, and RuntimeError when some call-back raised. Raises Stalled when it waits in vain.
+        Returns its result.
+
+        Raises what it raises, RuntimeError when a call-back raised, Stalled when it waits for ever.
         """
         result = self.loop.run_until_complete(main())
         raised = [fault for fault in self.loop.faults if fault.get("exception") is not None]
@@ -156,7 +188,7 @@ class Simulation:
         return result
 
     def close(self) -> None:
-        """Ends what still runs, dead processes too, and closes the loop."""
+        """Ends what still runs, also in dead processes, and closes the loop."""
         for client in self.clients:
             client.die(unnoticed=True)
             client.process.bury()
