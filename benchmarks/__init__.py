@@ -1,1 +1,1 @@
-"""The benchmark: this library and its peers, side by side on the same servers. `python -m benchmarks`."""
+"""The benchmark: this library and its peers, measured in turns on the same servers. `python -m benchmarks`."""

@@ -39,7 +39,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
-    """What the command line asks for."""
+    """Returns what the command line asks for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--rows", help=f"only these, by comma: {', '.join(ROWS)}")
     parser.add_argument("--rounds", type=int, help="of each row; the median counts (5)")
@@ -76,14 +76,14 @@ def settings_of(given: argparse.Namespace) -> Settings:
     )
 
 
-def tell(text: str) -> None:
-    """Shows it at once, also where the output is a file."""
+def show(text: str) -> None:
+    """Writes a text at once, also when the output is a file."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
 
 def attempted(bench: Bench, name: str, five: Servers) -> Row:
-    """A row, or why there is none: what goes wrong in one must not cost the others."""
+    """Returns a row, or why there is none: an error in one row must not stop the others."""
     try:
         return ROWS[name](bench, five)
     except (Failed, EmbeddedError, RedisError, OSError) as error:
@@ -91,7 +91,7 @@ def attempted(bench: Bench, name: str, five: Servers) -> Row:
 
 
 def measured(bench: Bench, names: Sequence[str]) -> dict[str, Row]:
-    """The rows, one after the other, on the same five servers."""
+    """Measures the rows, one after the other, on the same five servers."""
     done: dict[str, Row] = {}
     with servers() as five:
         bench.versions["servers"] = {"valkey": five.version, "allocator": five.allocator}
@@ -101,12 +101,12 @@ def measured(bench: Bench, names: Sequence[str]) -> dict[str, Row]:
             began = time.monotonic()
             done[name] = row = attempted(bench, name, five)
             shown = f"locks {'hold' if row.sound else 'FAILED'}" if bench.settings.tiny else report.section(row)
-            tell(f"{shown}\n({name}: {time.monotonic() - began:.1f} s)\n")
+            show(f"{shown}\n({name}: {time.monotonic() - began:.1f} s)\n")
     return done
 
 
 def drawn(results: Path) -> str:
-    """What became of the plots, in a sentence."""
+    """Draws the plots. Returns the result as a sentence."""
     try:
         python = environment(PLOTS)
     except InstallFailed as failed:
@@ -117,7 +117,7 @@ def drawn(results: Path) -> str:
 
 
 def main() -> int:
-    """Runs the benchmark; the exit status."""
+    """Runs the benchmark. Returns the exit status."""
     given = arguments()
     bench = Bench(settings_of(given))
     if bench.settings.peers:
@@ -136,16 +136,16 @@ def main() -> int:
     (given.output / "results.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     (given.output / "RESULTS.md").write_text(report.markdown(results, done))
     if not given.smoke:
-        tell(report.verdict(done))
-        tell(drawn(given.output / "results.json"))
+        show(report.verdict(done))
+        show(drawn(given.output / "results.json"))
     return judged(given, done)
 
 
 def judged(given: argparse.Namespace, done: dict[str, Row]) -> int:
-    """The exit status: 1 when locks failed in a smoke run, or a target was missed in one that is to check them."""
+    """Returns the exit status: 1 when locks failed in a smoke run, or with `--check` when a target was missed."""
     unsound = [name for name, row in done.items() if not row.sound]
     if unsound:
-        tell(f"locks failed in: {', '.join(unsound)}")
+        show(f"locks failed in: {', '.join(unsound)}")
     missed = any(check.met is False for row in done.values() for check in row.checks)
     failed = unsound if given.smoke else given.check and (unsound or missed)
     return 1 if failed else 0

@@ -1,8 +1,8 @@
-"""Where the time of a lock+unlock cycle goes, layer by layer: `python -m benchmarks.layers`.
+"""Where the time of a lock+unlock cycle is spent, layer by layer: `python -m benchmarks.layers`.
 
-A timer that counts this process's processor time interrupts it every millisecond and notes which function of which file
-runs; time inside C code (system calls, the parser, the loop) counts for the function that called it. The shares, times
-the processor time of a cycle, are µs per cycle.
+A timer of this process's processor time interrupts it every millisecond and notes which function of which file runs.
+Time in C code (system calls, the parser, the loop) counts for the function that called it. Each share, times the
+processor time of a cycle, gives µs per cycle.
 """
 
 from __future__ import annotations
@@ -23,28 +23,31 @@ from redlock_cluster.testing import EmbeddedCluster
 _PACKAGE = Path(redlock_cluster.__file__).parent
 _TASKS, _CYCLES, _BATCH = 200, 300_000, 10_000
 
-_FUNCTIONS = {
-    "write": "system calls: writes",
-    "flush": "system calls: writes",
-    "data_received": "parsing and handing out replies",
-    "token": "tokens, keys, commands",
-}
+_COMMANDS, _ROUNDS, _VOTES = "tokens, keys, commands", "rounds", "counting votes"
+_LEASES, _REPLIES, _WRITES = "leases and results", "parsing and matching replies", "system calls: writes"
+
+_FUNCTIONS = {"write": _WRITES, "write_series": _WRITES, "flush": _WRITES}
 _FILES = {
-    "core/rounds.py": "counting votes",
-    "core/commands.py": "tokens, keys, commands",
-    "core/names.py": "tokens, keys, commands",
-    "core/ring.py": "tokens, keys, commands",
-    "core/leases.py": "leases and results",
-    "engine/rounds.py": "rounds",
-    "engine/attempts.py": "rounds",
-    "engine/comparisons.py": "rounds",
-    "engine/lanes.py": "rounds",
-    "engine/volleys.py": "counting votes",
-    "engine/batches.py": "rounds",
-    "engine/group.py": "rounds",
-    "engine/deadlines.py": "deadlines",
-    "leases.py": "leases and results",
-    "results.py": "leases and results",
+    "core/dialect.py": _COMMANDS,
+    "core/exclusive.py": _COMMANDS,
+    "core/resource.py": _COMMANDS,
+    "core/ring.py": _COMMANDS,
+    "core/token.py": _COMMANDS,
+    "core/mode.py": _VOTES,
+    "core/tally.py": _VOTES,
+    "wire/flight.py": _VOTES,
+    "engine/acquire.py": _ROUNDS,
+    "engine/bulk.py": _ROUNDS,
+    "engine/comparison.py": _ROUNDS,
+    "engine/group.py": _ROUNDS,
+    "engine/release.py": _ROUNDS,
+    "engine/round.py": _ROUNDS,
+    "wire/pipeline.py": _ROUNDS,
+    "wire/connection.py": _REPLIES,
+    "wire/deadlines.py": "deadlines",
+    "core/lease_record.py": _LEASES,
+    "handles/lease.py": _LEASES,
+    "results.py": _LEASES,
 }
 
 

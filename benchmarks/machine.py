@@ -1,4 +1,4 @@
-"""Where it was measured, as far as that explains the figures."""
+"""The machine of the measurement, as far as it explains the figures."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def machine() -> dict[str, object]:
 
 
 def busy(seconds: float = 1.0) -> float:
-    """The share of all cores' time that others take just now; a benchmark wants it near 0."""
+    """The share of all cores' time that other programs use now; for a benchmark it should be near 0."""
     before = _times()
     time.sleep(seconds)
     spent = [after - earlier for after, earlier in zip(_times(), before, strict=True)]

@@ -1,4 +1,4 @@
-"""How a row is measured: contestants in turn, round after round, and what comes of it."""
+"""How a row is measured: contestants in turns, round after round, and their figures."""
 
 from __future__ import annotations
 
@@ -23,15 +23,18 @@ LONG: Final = 2.0
 threads stay in one for seconds."""
 
 Role = Literal["ours", "peer", "limit"]
-"""Whose figures they are; bare connections and whatever is done here count as ours."""
+"""Whose figures they are; bare connections and what is measured in this process count as ours."""
 
 
 @dataclass(frozen=True)
 class Settings:
     """How much is measured.
 
-    rounds: of each row; seconds, warmup: of each measurement; tiny: only to see that everything works
-    peers: whether other libraries take part; tree: where this library is found, from this checkout on
+    rounds: of each row
+    seconds, warmup: of each measurement
+    tiny: only to see that everything works
+    peers: other libraries are measured too
+    tree: the folder of this library, relative to this checkout
     """
 
     rounds: int = 5
@@ -42,7 +45,7 @@ class Settings:
     tree: str = "."
 
     def sized(self, full: int, tiny: int) -> int:
-        """A size for the real thing, or for a trial."""
+        """A size for a real run, or for a trial."""
         return tiny if self.tiny else full
 
 
@@ -61,7 +64,12 @@ class Series:
     error: str = ""
 
     def add(self, figures: Figures, figure: str, left: int) -> None:
-        """Takes in a round. left: locks that were still on a quorum of servers afterwards."""
+        """Adds a round.
+
+        figures: of the round
+        figure: the key of the one that is compared
+        left: locks that were still on a quorum of servers afterwards
+        """
         self.rounds.append(figures)
         values = [each[figure] for each in self.rounds]
         self.median, self.least, self.most = statistics.median(values), min(values), max(values)
@@ -85,7 +93,7 @@ class Check:
 
     @property
     def met(self) -> bool | None:
-        """Whether the value is on the right side."""
+        """Whether the value reaches the target."""
         if self.value is None:
             return None
         low = -float("inf") if self.at_least is None else self.at_least
@@ -97,7 +105,8 @@ class Check:
 class Row:
     """One row of the results.
 
-    figure: the key of the figure that is compared, in `unit`; more: keys of others that are shown
+    figure: the key of the figure that is compared, in `unit`
+    more: keys of other figures that are shown
     error: why it could not be measured at all
     """
 
@@ -136,24 +145,24 @@ class Row:
         return not (self.error or overlaps or trouble)
 
     def plain(self) -> Figures:
-        """Everything, as JSON has it."""
+        """Everything, as JSON."""
         plain = asdict(self)
         plain["checks"] = [{**asdict(check), "met": check.met} for check in self.checks]
         return {**plain, "sound": self.sound}
 
 
 def divided(value: float | None, by: float | None) -> float | None:
-    """The ratio, where both are there."""
+    """The ratio, if both exist."""
     return value / by if value is not None and by else None
 
 
 @dataclass(frozen=True)
 class Entrant:
-    """A contestant's way of taking part in a row.
+    """A contestant in a row.
 
     request: what its process is asked for, or what measures it here, without a process of its own
     during: entered when it is warm, left when it has measured
-    on: the servers it is measured on and whose contents stay; None for the row's, emptied before each round
+    on: its servers, whose contents stay; None: the row's, emptied before each round
     quorum: whether it locks on a quorum of servers
     """
 
@@ -166,13 +175,13 @@ class Entrant:
 
     @property
     def series(self) -> Series:
-        """Where its figures go."""
+        """An empty series for its figures."""
         role: Role = "peer" if self.contestant in PEERS.values() else "ours"
         return Series("limit" if self.label.startswith(LIMIT) else role, self.quorum)
 
 
 class Bench:
-    """Measures rows. Knows where each contestant's interpreter is, and what could not be had."""
+    """Measures rows. Knows each contestant's interpreter, and what could not be installed."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -188,7 +197,7 @@ class Bench:
         return self._pythons[OURS.name]
 
     def install_peers(self) -> None:
-        """Makes the peers' environments where they are missing; what fails is told in the results."""
+        """Makes the peers' environments where they are missing; the results name what failed."""
         for contestant in PEERS.values():
             try:
                 self._pythons[contestant.name] = environment(contestant.requirements)
@@ -196,7 +205,7 @@ class Bench:
                 self.missing[contestant.name] = str(failed)
 
     def alone(self, contestant: Contestant, servers: Servers, request: Figures) -> Figures:
-        """One measurement in a process that has done nothing before. Raises Failed."""
+        """Measures once in a new process. Raises Failed."""
         with self._process(contestant) as runner:
             return runner.measure({"groups": servers.groups, "name": "alone", **request})
 
@@ -210,7 +219,7 @@ class Bench:
     def compare(self, row: Row, servers: Servers, entrants: Sequence[Entrant], *, look: bool = True) -> Row:
         """Fills a row: in each round every contestant measures once, and each round begins with another one.
 
-        look: whether to look for locks that stayed on the servers after each round
+        look: after each round, look for locks that stayed on the servers
         """
         with ExitStack() as stack:
             running = self._started(row, entrants, stack)

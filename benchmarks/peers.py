@@ -1,4 +1,4 @@
-"""Who takes part, and the virtual environment that each needs: peers pin different versions of the same client."""
+"""The contestants, and the virtual environment that each needs: peers pin different versions of the same client."""
 
 from __future__ import annotations
 

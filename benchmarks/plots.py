@@ -50,13 +50,17 @@ def bars(row: Mapping[str, Any], figure: str | None = None, ending: str = "") ->
 
 
 def short(value: float) -> str:
-    """A figure as it stands beside its bar."""
+    """A figure as it is written beside its bar."""
     return "failed" if value <= 0 else f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One chart. fewer: shorter bars are better; share: a scale from 0 to 1 instead of a logarithmic one."""
+    """One chart.
+
+    fewer: shorter bars are better
+    share: the scale is from 0 to 1, not logarithmic
+    """
 
     title: str
     unit: str
@@ -76,13 +80,13 @@ class Panel:
         low = min((bar[2] for bar in ordered if bar[2] > 0), default=1.0) / 3
         high = max(low, *(bar[4] for bar in ordered))
         self._scale(axes, low, high)
-        for place, (_, colour, middle, least, most) in zip(range(len(ordered))[::-1], ordered, strict=True):
-            axes.barh(place, middle, color=COLOURS[colour][0], height=0.72, zorder=2)
+        for height, (_, colour, middle, least, most) in zip(range(len(ordered))[::-1], ordered, strict=True):
+            axes.barh(height, middle, color=COLOURS[colour][0], height=0.72, zorder=2)
             if middle > 0:
-                axes.plot([max(least, low), most], [place, place], color="#222222", linewidth=1.1, zorder=3)
+                axes.plot([max(least, low), most], [height, height], color="#222222", linewidth=1.1, zorder=3)
             axes.annotate(
                 short(middle),
-                (max(most, low), place),
+                (max(most, low), height),
                 xytext=(6, 0),
                 textcoords="offset points",
                 va="center",

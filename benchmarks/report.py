@@ -34,7 +34,7 @@ def number(value: float | None) -> str:
 
 
 def target(check: Check) -> str:
-    """What was aimed at."""
+    """The target."""
     if check.at_least is not None and check.at_most is not None:
         return f"{check.at_least:g} to {check.at_most:g}"
     if check.at_least is not None:
@@ -62,8 +62,8 @@ def section(row: Row) -> str:
         lines += ["", _line(["ratio", "value", "target", ""]), _line(["---", "---:", "---:", "---"])]
         lines += [_line([check.text, number(check.value), target(check), answer(check)]) for check in row.checks]
     for label, series in row.entrants.items():
-        if told := next((figures["first_failure"] for figures in series.rounds if figures.get("failures")), None):
-            lines += ["", f"First failure of {label}: `{told}`"]
+        if failure := next((figures["first_failure"] for figures in series.rounds if figures.get("failures")), None):
+            lines += ["", f"First failure of {label}: `{failure}`"]
     if row.note:
         lines += ["", row.note]
     return "\n".join(lines)
@@ -82,8 +82,8 @@ def _cells(label: str, series: Series, row: Row) -> list[str]:
         f"{series.failures:,}" if series.failures else "",
         f"{series.left:,} not unlocked" if series.left else "",
     ]
-    told = ", ".join(filter(None, [*trouble, series.error])) or "0"
-    return [label, number(series.median), number(series.least), number(series.most), *more, told]
+    problems = ", ".join(filter(None, [*trouble, series.error])) or "0"
+    return [label, number(series.median), number(series.least), number(series.most), *more, problems]
 
 
 def _line(cells: list[str]) -> str:
@@ -122,12 +122,12 @@ def markdown(results: Mapping[str, Any], rows: Mapping[str, Row]) -> str:
         "",
         "Written by `make bench`; the raw figures are in `results.json`, and",
         "[docs/performance.md](../docs/performance.md) says how to read them. A cycle is one lock and one unlock on a",
-        "quorum of five servers. Client and servers share one machine. Contestants take turns, and a figure is the",
+        "quorum of five servers. Client and servers share one machine. Contestants run in turns, and a figure is the",
         f"median of its {settings['rounds']} rounds of {settings['seconds']:g} s (twice that with many tasks, threads",
         "or processes). Failures are locks or unlocks that did not succeed.",
         "",
         f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB; {machine['system']}; "
-        f"{machine['date']}; other programs took {machine['busy_before']:.0%} of the cores before the start.",
+        f"{machine['date']}; other programs used {machine['busy_before']:.0%} of the cores before the start.",
         "",
     ]
     if machine["busy_before"] > 0.1:

@@ -1,4 +1,4 @@
-"""The rows that compare speed on five servers: who takes part, how, and what is aimed at."""
+"""The rows that compare speed on five servers: the contestants, their requests, and the targets."""
 
 from __future__ import annotations
 
@@ -18,18 +18,21 @@ RATE = "lock + unlock cycles per second"
 
 
 def aio(label: str, contestant: Contestant, workers: int, loop: str = "uvloop", *, quorum: bool = True) -> Entrant:
-    """Somebody in asyncio, with that many tasks on distinct resources."""
+    """A contestant in asyncio, with that many tasks on distinct resources."""
     request: Figures = {"op": "aio", "workers": workers, "loop": loop}
     return Entrant(label, contestant, request, quorum=quorum)
 
 
 def sync(label: str, contestant: Contestant, workers: int, *, quorum: bool = True) -> Entrant:
-    """Somebody in threads, on distinct resources."""
+    """A contestant in threads, on distinct resources."""
     return Entrant(label, contestant, {"op": "sync", "workers": workers}, quorum=quorum)
 
 
 def limit(bench: Bench, servers: Servers, on: str = "") -> list[Entrant]:
-    """The C program; left out of a trial, which needs nothing but this library. on: what is told of the servers"""
+    """The C program; none in a trial, which needs only this library.
+
+    on: what the label says of the servers
+    """
     if bench.settings.tiny:
         return []
     return [Entrant(f"{LIMIT}{on}", None, lambda: servers.limit(LIMIT_CYCLES))]
@@ -122,7 +125,8 @@ def sync_threads(bench: Bench, servers: Servers) -> Row:
     """Synchronous, many threads."""
     row = Row(f"synchronous, {THREADS} threads, distinct resources", RATE, "rate", more=("cpu_us", "p99_us"))
     bench.compare(row, servers, [sync(OURS.name, OURS, THREADS), *_sync_peers(THREADS)])
-    row.checks = [_best(row, 12)]
+    # 10, before 12: callers sleep on ordinary locks, no longer on CPython's through ctypes, which were never freed.
+    row.checks = [_best(row, 10)]
     return row
 
 

@@ -18,19 +18,21 @@ Figures = dict[str, Any]
 
 _START = 60.0
 _SLACK = 60.0
-"""Seconds to import a library, and seconds that a measurement may take longer than asked for."""
+"""Seconds to import a library, and seconds by which a measurement may be longer than it was asked to be."""
 
 
 class Failed(Exception):
-    """A contestant did not deliver figures; says why."""
+    """A contestant gave no figures; says why."""
 
 
 class Runner:
     """One contestant's process. Use with `with`.
 
-    python: the interpreter that has the library; script: the contestant's; variables: its environment
+    python: the interpreter that has the library
+    script: the contestant's
+    variables: its environment
 
-    Raises Failed when the library can't even be imported.
+    Raises Failed when the library can't be imported.
     """
 
     def __init__(self, python: Path, script: Path, variables: Mapping[str, str]) -> None:
@@ -52,19 +54,19 @@ class Runner:
             raise
 
     def measure(self, request: Figures, during: Callable[[], AbstractContextManager[object]] = nullcontext) -> Figures:
-        """The figures that the contestant delivers.
+        """Measures once; returns the figures.
 
-        request: what to measure; `op`, `seconds` and whatever the operation needs
+        request: what to measure: `op`, `seconds` and what the operation needs
         during: entered when the contestant is warm, left when it has measured
 
-        Raises Failed, after which the process is of no more use.
+        Raises Failed; then the process can't be used any more.
         """
         patience = request.get("seconds", 0.0) + request.get("warmup", 0.0) + _SLACK
         try:
-            self._tell(json.dumps(request))
+            self._send(json.dumps(request))
             self._expect("ready", patience)
             with during():
-                self._tell("go")
+                self._send("go")
                 figures = self._next(patience)
             if "error" in figures:
                 raise Failed(figures["error"])
@@ -97,7 +99,7 @@ class Runner:
             self._lines.put(line)
         self._lines.put(b"")
 
-    def _tell(self, line: str) -> None:
+    def _send(self, line: str) -> None:
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(line.encode() + b"\n")

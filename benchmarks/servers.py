@@ -1,4 +1,4 @@
-"""The servers that everybody is measured on, and what the C benchmark program gets out of them."""
+"""The servers on which everybody is measured, and what the C benchmark program reaches on them."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Servers:
         return self._cluster.groups[0][0]
 
     def flush(self) -> None:
-        """Empties every server, and returns when the memory is free too."""
+        """Empties every server; returns when the memory is free too."""
         self._everywhere(lambda client: client.flushall(asynchronous=False))
 
     def left(self) -> int:
@@ -62,7 +62,7 @@ class Servers:
         return sum(count >= quorum and not key.startswith(b"lock-signal:") for key, count in found.items())
 
     def fill(self, keys: int) -> None:
-        """Lets every server hold that many keys besides, each with a ttl of an hour."""
+        """Adds that many other keys to every server, each with a ttl of an hour."""
 
         def fill(client: Redis) -> None:
             for start in range(1, keys + 1, _CHUNK):
@@ -72,7 +72,7 @@ class Servers:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Holds one server still meanwhile: connected, and silent."""
+        """Pauses one server while the block runs: connected, and silent."""
         self.first.pause()
         try:
             yield
@@ -81,7 +81,7 @@ class Servers:
 
     @contextmanager
     def dead(self) -> Iterator[None]:
-        """Kills one server; it comes back empty afterwards."""
+        """Kills one server; it restarts empty after the block."""
         self.first.kill()
         try:
             yield
@@ -91,10 +91,12 @@ class Servers:
     def limit(self, cycles: int) -> Figures:
         """What redis-benchmark reaches with the commands of a cycle: SET on all servers at once, then DELIFEQ.
 
-        cycles: how many on each server. Raises Failed when the program is missing or fails.
+        Its keys are random: a third of its SETs find the key held, three fifths of its DELIFEQ find no key. These cost
+        a server less, which makes the limit a little too high, and shares of it too low.
 
-        Its keys are random: a third of its SETs find the key held, three fifths of its DELIFEQ find it gone. These
-        cost a server less, which makes the limit a little too high, and shares of it too low.
+        cycles: how many on each server
+
+        Raises Failed when the program is missing or fails.
         """
         program = _program()
         acquire = self._flood(program, cycles, "SET", _KEY, _TOKEN, "NX", "GET", "PX", "10000")
@@ -145,7 +147,7 @@ def _output(command: Sequence[str]) -> str:
 
 @contextmanager
 def servers(groups: int = 1, size: int = 5) -> Iterator[Servers]:
-    """Running servers in groups, gone afterwards; `save ""`, `appendonly no`, with jemalloc where it is installed."""
+    """Runs servers in groups while the block runs; `save ""`, `appendonly no`, with jemalloc where it is installed."""
     config = {"save": "", "appendonly": "no"}
     with tempfile.TemporaryDirectory() as folder:
         binary = _with_jemalloc(Path(folder))

@@ -1,4 +1,4 @@
-"""The rows about what else matters: outages, full servers, many groups, contention, imports, memory."""
+"""The other rows: outages, full servers, many groups, contention, imports, memory."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def outage(bench: Bench, five: Servers) -> Row:
 
 
 def keys(bench: Bench, five: Servers) -> Row:
-    """Servers that hold much else."""
+    """Servers that hold many other keys."""
     count = bench.settings.sized(1_000_000, 1000)
     tasks = bench.settings.sized(TASKS, 10)
     row = Row(f"0 → {count:,} keys held on each server, uvloop, {tasks} tasks", RATE, "rate", more=("p99_us",))
@@ -55,7 +55,7 @@ def keys(bench: Bench, five: Servers) -> Row:
         row.checks.append(Check("of the C limit on empty servers, the C limit on full ones", ratio))
     row.note = (
         "The full servers are five others like the first; their keys have a ttl, as locks have. What the C program "
-        "loses on them is the servers' own doing."
+        "loses on them is lost by the servers themselves."
     )
     return row
 
@@ -68,7 +68,7 @@ def groups(bench: Bench, _: Servers) -> Row:
         plural = "1 group" if count == 1 else f"{count} groups"
         ours, bare = f"{OURS.name}, {plural}", f"{BARE.name}, {plural}"
         with servers(groups=count, size=3) as layout:
-            # Looking for keys in hundreds of servers takes longer than measuring; both know whether they unlocked.
+            # Looking for keys in hundreds of servers is slower than measuring; both know whether they unlocked.
             bench.compare(row, layout, [aio(ours, OURS, tasks), aio(bare, BARE, tasks)], look=False)
         row.checks.append(Check(f"of bare connections, {plural}", row.ratio(ours, bare), at_least=0.7))
     row.note = "Bare connections: as many, on the same loop, with the same commands, but no locks."

@@ -1,7 +1,7 @@
 """Many processes and one lock: who gets it, how long they wait, and whether two ever have it at once.
 
 Each process notes when it began to wait and when it had the lock, by the machine's monotonic clock, in a file of its
-own. The notes outlive a process, so those who still wait at the end are seen too.
+own. The notes outlive a process, so processes that still wait at the end are seen too.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ GRACE = 0.2
 
 
 class Notes:
-    """One process's notes: `wait begin`, `held enter leave`, `lost` when the lock was not there to be given back."""
+    """One process's notes: `wait begin`, `held enter leave`, `lost` when the lock was lost before its release."""
 
     def __init__(self, path: Path, hold: float) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -38,7 +38,7 @@ class Notes:
 
 
 def contend(library: Library, request: Request, ready: Callable[[], None]) -> Figures:
-    """Lets `processes` children fight for one lock for `seconds`, each keeping it for `hold` seconds at a time."""
+    """Has `processes` children contend for one lock for `seconds`; each keeps it for `hold` seconds at a time."""
     with tempfile.TemporaryDirectory(prefix="redlock-bench-") as directory, contextlib.ExitStack() as undo:
         paths = [Path(directory, str(number)) for number in range(request["processes"])]
         connected, children_connected = os.pipe()
@@ -76,7 +76,7 @@ def _end(children: Sequence[int]) -> None:
 def _child(library: Library, request: Request, notes: Notes, pipes: tuple[int, int]) -> None:
     """Never returns."""
     status = 1
-    signal.alarm(int(request["seconds"]) + 30)  # nobody else ends it when its parent was killed
+    signal.alarm(int(request["seconds"]) + 30)  # nobody else ends it if its parent was killed
     try:
         if library.sync is not None:
             _sync_child(library.sync(request["groups"]), request["seconds"], notes, pipes)
@@ -128,7 +128,7 @@ async def _aio_child(library: Library, request: Request, notes: Notes, pipes: tu
 
 
 def _line_up(pipes: tuple[int, int]) -> None:
-    """Tells that this process is connected, and waits until all are let go at once."""
+    """Reports that this process is connected, and waits until all may begin together."""
     connected, start = pipes
     os.write(connected, b".")
     os.close(connected)
@@ -136,9 +136,13 @@ def _line_up(pipes: tuple[int, int]) -> None:
 
 
 def summary(notes: Sequence[str], began: float, seconds: float) -> Figures:
-    """What the notes of all processes come to; began: when they were let go, by the monotonic clock.
+    """The figures from the notes of all processes.
 
-    A wait that had not ended counts with the time it had lasted, or a process that starves would go unseen.
+    A wait that had not ended counts as long as it had lasted; otherwise a process that starves would not be seen.
+
+    notes: each process's
+    began: when they were allowed to begin, by the monotonic clock
+    seconds: how long they were measured
     """
     end = began + seconds
     sections: list[tuple[float, float]] = []

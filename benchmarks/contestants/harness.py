@@ -1,6 +1,6 @@
 """What every contestant's script shares: the loops that are timed, and the protocol with the bench.
 
-Runs in each peer's own virtual environment, so it needs nothing but the standard library. One JSON object a line:
+Runs in each peer's own virtual environment, so it needs only the standard library. One JSON object a line:
 
     contestant          bench
     hello, versions
@@ -45,13 +45,13 @@ class SyncLocks(Protocol):
     """One connected client of a library, shared by the threads of a measurement."""
 
     def lock(self, resource: str) -> object | None:
-        """What the library gives for a lock, or None when it was refused; may raise."""
+        """What the library returns for a lock, or None when it was refused; may raise."""
 
     def wait(self, resource: str) -> object:
-        """The same, however long it takes."""
+        """The same, without a limit of time."""
 
     def unlock(self, resource: str, held: Any) -> bool:
-        """Whether the library says that the lock was given back; may raise."""
+        """Whether the library says that the lock was released; may raise."""
 
     def close(self) -> None:
         """Closes the connections."""
@@ -61,13 +61,13 @@ class AioLocks(Protocol):
     """The same for a library of coroutines."""
 
     async def lock(self, resource: str) -> object | None:
-        """What the library gives for a lock, or None when it was refused; may raise."""
+        """What the library returns for a lock, or None when it was refused; may raise."""
 
     async def wait(self, resource: str) -> object:
-        """The same, however long it takes."""
+        """The same, without a limit of time."""
 
     async def unlock(self, resource: str, held: Any) -> object:
-        """True when the library says that the lock was given back; may raise."""
+        """True when the library says that the lock was released; may raise."""
 
     async def close(self) -> None:
         """Closes the connections."""
@@ -77,8 +77,10 @@ class AioLocks(Protocol):
 class Library:
     """How a library is driven.
 
-    packages: distributions whose versions are told; about: what else is told of it
-    sync, aio: connect to groups of servers; more: operations that only this library has
+    packages: distributions whose versions are shown
+    sync, aio: connect to groups of servers
+    more: operations that only this library has
+    about: other facts that are shown
     """
 
     packages: Sequence[str]
@@ -89,7 +91,7 @@ class Library:
 
 
 class Tally:
-    """Cycles finished, how long each took (seconds), and what failed."""
+    """Counts finished cycles, the seconds of each, and what failed."""
 
     def __init__(self) -> None:
         self.times = array("d")
@@ -102,7 +104,11 @@ class Tally:
         self.first_failure = self.first_failure or str(why)[:200]
 
     def figures(self, elapsed: float, cpu: float) -> Figures:
-        """What is told to the bench; elapsed, cpu: seconds on the wall, and of this process's own computing."""
+        """The figures for the bench.
+
+        elapsed: seconds on the wall
+        cpu: seconds of this process's processor time
+        """
         times = sorted(self.times)
         return {
             "cycles": len(times),
@@ -125,12 +131,12 @@ _bench = 1
 
 
 def say(message: Figures) -> None:
-    """One line to the bench."""
+    """Sends one line to the bench."""
     os.write(_bench, json.dumps(message).encode() + b"\n")
 
 
 def ready() -> None:
-    """Tells the bench that all is warm, and waits for its word."""
+    """Reports to the bench that all is warm, and waits for its answer."""
     say({"event": "ready"})
     sys.stdin.readline()
 
@@ -139,14 +145,14 @@ def serve(library: Library) -> None:
     """Does what the bench asks for, until it closes this process's input."""
     global _bench
     _bench = os.dup(1)
-    os.dup2(2, 1)  # what a library prints must not end up among the figures
+    os.dup2(2, 1)  # what a library prints must not mix with the figures
     packages = {**{name: version(name) for name in library.packages}, **library.about}
     say({"python": platform.python_version(), "packages": packages})
     while line := sys.stdin.readline():
         request = json.loads(line)
         try:
             _operation(library, request["op"])(request)
-        except Exception as error:  # noqa: BLE001 - whatever stops a library is told in the results
+        except Exception as error:  # noqa: BLE001 - the results show whatever stops a library
             say({"error": f"{type(error).__name__}: {error}"[:300]})
         say({"event": "closed"})
 

@@ -24,7 +24,7 @@ RELEASE = hiredis.pack_command((b"DELIFEQ", b"%b", TOKEN)).replace(b"$2\r\n%b", 
 
 
 class Round:
-    """Counts the right replies to one command, and wakes who waits when they are a quorum or can't become one."""
+    """Counts the right replies to one command; wakes the waiter when they are a quorum or can't become one."""
 
     __slots__ = ("_future", "_missing", "_right", "_spare")
 
@@ -46,7 +46,7 @@ class Round:
 
 
 class Connection(asyncio.Protocol):
-    """A transport, a parser, and who waits for replies."""
+    """A transport, a parser, and those who wait for replies."""
 
     def __init__(self, dirty: list[Connection]) -> None:
         self._dirty = dirty

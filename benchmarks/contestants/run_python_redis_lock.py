@@ -1,4 +1,4 @@
-"""python-redis-lock, on the first server alone. Whoever waits is woken by a list (BLPOP) instead of asking again."""
+"""python-redis-lock, on the first server alone. A list (BLPOP) wakes those who wait; they do not ask again."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ HELD_TTL = 600
 """Seconds; for leases that are counted while they are held."""
 
 FIRST, AT_ONCE = 1000, 10_000
-"""Leases taken and given back before memory is measured, and how many are asked for in one call after that."""
+"""Leases acquired and released before memory is measured, and how many are asked for in one call after that."""
 
 
 def options(groups: Groups) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""redlock-ng. Its `release` tells nothing, so the bench looks for keys that stayed on a quorum of servers.
+"""redlock-ng. Its `release` returns nothing, so the bench looks for keys that stayed on a quorum of servers.
 
 The socket time-out is set to 5 s: with 200 tasks its default of 0.1 s would make half of the locks fail.
 """

@@ -1,4 +1,4 @@
-"""redlock-py. Its `unlock` tells nothing, so the bench looks for keys that stayed on a quorum of servers."""
+"""redlock-py. Its `unlock` returns nothing, so the bench looks for keys that stayed on a quorum of servers."""
 
 from __future__ import annotations
 

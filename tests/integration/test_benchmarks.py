@@ -55,14 +55,21 @@ def test_smoke_run_every_row_locks_and_writes_results(tmp_path):
     assert all(f"### {row['title']}" in text for row in rows.values())
 
 
+def test_layers_are_named_for_files_that_exist(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
+    from benchmarks.layers import _FILES
+
+    assert [name for name in _FILES if not (ROOT / "redlock_cluster" / name).is_file()] == []
+
+
 def test_sections_that_overlap_are_counted(contention):
-    apart = "wait 0\nheld 1 2\nwait 2\nheld 3 4\n"
+    separate = "wait 0\nheld 1 2\nwait 2\nheld 3 4\n"
     inside = "wait 0\nheld 3.5 3.6\n"
 
-    assert contention.summary([apart], began=0, seconds=10)["overlaps"] == 0
-    touching = contention.summary([apart, "wait 0\nheld 2 3\n"], began=0, seconds=10)
+    assert contention.summary([separate], began=0, seconds=10)["overlaps"] == 0
+    touching = contention.summary([separate, "wait 0\nheld 2 3\n"], began=0, seconds=10)
     assert (touching["overlaps"], touching["handovers"]) == (0, 0.2)
-    assert contention.summary([apart, inside], began=0, seconds=10)["overlaps"] == 1
+    assert contention.summary([separate, inside], began=0, seconds=10)["overlaps"] == 1
 
 
 def test_a_process_that_starves_shows_in_waits_and_fairness(contention):

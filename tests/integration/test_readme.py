@@ -80,9 +80,9 @@ def test_the_yaml_block_is_a_valid_options_file(folder: Path, monkeypatch: pytes
 
 def test_the_options_table_names_every_option_with_its_default() -> None:
     table = dict(re.findall(r"^\| (`[a-z_]+`(?:, `[a-z_]+`)?) \| ([^|]+) \|", README, re.MULTILINE))
-    told = {name.strip("`"): default for names, default in table.items() for name in names.split(", ")}
+    listed_defaults = {name.strip("`"): default for names, default in table.items() for name in names.split(", ")}
     fields = DeploymentOptions.model_fields
-    assert set(told) == set(fields) - {"groups"}
+    assert set(listed_defaults) == set(fields) - {"groups"}
     scale = {"ms": 0.001, "s": 1.0}
     for names, default in table.items():
         listed = [name.strip("`") for name in names.split(", ")]
