@@ -31,8 +31,9 @@ _ROOT: Final = _HERE.parent
 class Contestant:
     """A library that is measured.
 
-    name: as it is called in the results; script: in `contestants/`
-    requirements: the file in `requirements/` that its environment is made from; "" for this library
+    name: in the results
+    script: the file in `contestants/`
+    requirements: the file in `requirements/` for its environment; "" for this library
     """
 
     name: str
@@ -64,9 +65,9 @@ def script_of(contestant: Contestant) -> Path:
 
 
 def variables(contestant: Contestant, tree: str) -> dict[str, str]:
-    """The environment variables of its process: this library is found by what belongs to it, by nobody else.
+    """The environment variables of a contestant's process; peers can't import this library.
 
-    tree: where to find it, from this checkout on
+    tree: the folder of this library, relative to this checkout
     """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     if contestant.requirements:
@@ -75,7 +76,9 @@ def variables(contestant: Contestant, tree: str) -> dict[str, str]:
 
 
 def environment(requirements: str) -> Path:
-    """The interpreter of an environment that has what the file in `requirements/` names; made on first use.
+    """The interpreter of an environment; it is made on first use.
+
+    requirements: the file in `requirements/` that names its packages
 
     Raises InstallFailed.
     """

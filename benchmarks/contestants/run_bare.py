@@ -1,8 +1,7 @@
 """No library: the same commands on as many connections, without locks, to see what connections and loop allow.
 
-As this library does it, all that is queued for a server in one turn of the loop leaves in one write, on the one
-connection to it, and a quorum of right replies is awaited. Nothing else is done: no validity, no time-outs, no
-reconnecting.
+As in this library, all that is queued for a server in one turn of the loop leaves in one write, on the one connection
+to it, and a quorum of right replies is awaited. There is nothing else: no validity, no time-outs, no reconnecting.
 """
 
 from __future__ import annotations

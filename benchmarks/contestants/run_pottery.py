@@ -1,6 +1,6 @@
 """pottery: `Redlock`, which asks the servers in a pool of threads made for each call, and `AIORedlock`.
 
-A client of `redis` allows itself 100 connections by default and raises beyond that, so 200 tasks get more.
+A client of `redis` has a limit of 100 connections by default and raises beyond it, so 200 tasks get more.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The `Lock` of the `redis` package, on the first server alone: what most programs use, and no quorum.
 
-A client allows itself 100 connections by default and raises beyond that, so 200 tasks get more.
+A client has a limit of 100 connections by default and raises beyond it, so 200 tasks get more.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ ROWS = {
 
 @pytest.fixture
 def contention(monkeypatch):
-    """The module that judges who held a contended lock when, imported as contestants' scripts import it."""
+    """The module that finds who held a contended lock and when, imported as the contestants' scripts import it."""
     monkeypatch.syspath_prepend(ROOT / "benchmarks" / "contestants")
     import contention
 

@@ -167,7 +167,7 @@ def test_check_of_several_deployments_names_them(several: Path) -> None:
 
 
 @pytest.mark.parametrize("command", [["check"], ["route", "x"]])
-def test_wrong_options_are_told_without_traceback_and_exit_with_2(command: list[str], tmp_path: Path) -> None:
+def test_wrong_options_are_reported_without_traceback_and_exit_with_2(command: list[str], tmp_path: Path) -> None:
     path = tmp_path / "wrong.yaml"
     path.write_text("servers: [redis://localhost]\nno_such_option: 1\n")
     done = run(command[0], path, *command[1:])
@@ -176,7 +176,7 @@ def test_wrong_options_are_told_without_traceback_and_exit_with_2(command: list[
     assert "Traceback" not in done.stderr
 
 
-def test_missing_file_is_told_and_exits_with_2(tmp_path: Path) -> None:
+def test_missing_file_is_reported_and_exits_with_2(tmp_path: Path) -> None:
     done = run("check", tmp_path / "none.yaml")
     assert (done.returncode, done.stdout) == (2, "")
     assert "none.yaml" in done.stderr
@@ -198,7 +198,7 @@ def running_up(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def ports_in(path: Path) -> list[int]:
-    """The ports of a whole options file; none as long as it isn't there."""
+    """The ports of a whole options file; none while it does not exist."""
     with contextlib.suppress(FileNotFoundError):
         options = yaml.safe_load(path.read_text()) or {}
         return [server["port"] for group in options.get("cluster", []) for server in group["servers"]]
@@ -248,7 +248,7 @@ def test_up_does_not_overwrite_a_file_it_did_not_write(tmp_path: Path) -> None:
         process.communicate(timeout=20)
 
 
-def test_up_killed_takes_its_servers_along_and_its_file_is_overwritten_by_the_next(
+def test_up_killed_ends_its_servers_and_the_next_overwrites_its_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "local.yaml"
@@ -283,7 +283,7 @@ def test_up_leaves_a_file_that_was_changed_meanwhile(tmp_path: Path) -> None:
     assert "removed" not in output
 
 
-def test_up_tells_when_a_server_has_ended(tmp_path: Path) -> None:
+def test_up_reports_when_a_server_has_ended(tmp_path: Path) -> None:
     path = tmp_path / "local.yaml"
     with running_up("--groups", "1", "--write", path) as process:
         assert wait_until(lambda: len(ports_in(path)) == 3)

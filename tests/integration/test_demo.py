@@ -39,7 +39,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
 
 @contextlib.contextmanager
 def workers(figures: Figures, options: Mapping[str, object] | None, resources: list[str]) -> Iterator[None]:
-    """Worker processes, as many as `figures` has place for; ended in order when the block is left."""
+    """Worker processes, as many as `figures` has slots for; they have ended when the block is left."""
     processes = [
         SPAWN.Process(target=work, args=(figures, number, options, resources, os.getpid()))
         for number in range(figures.workers)
@@ -150,7 +150,7 @@ def outage_of(seconds: float, counts: list[list[int]]) -> Iterator[tuple[Embedde
 
 
 def no_outage() -> Outage:
-    """One that no group worked in."""
+    """An outage in which no group worked."""
     with EmbeddedCluster(1, 1) as cluster:
         return Outage(cluster, 60.0, list)
 
@@ -172,14 +172,14 @@ def test_killed_servers_stay_away_longer_than_the_ttl(seconds: float) -> None:
     assert outage.worked == [3, 4]
 
 
-def test_outage_takes_one_server_of_each_group_and_brings_the_same_back_empty() -> None:
+def test_outage_kills_one_server_of_each_group_and_restarts_it_empty() -> None:
     with outage_of(12.0, [[0, 0], [1, 1]]) as (cluster, outage):
         ports = [server.port for server in cluster.servers]
         assert outage.advance(3.5) == ""
         victims = [cluster.groups[0][0], cluster.groups[1][1]]
-        told = outage.advance(3.6)
+        event = outage.advance(3.6)
         assert [server for server in cluster.servers if not server.alive] == victims
-        assert all(str(server.port) in told for server in victims)
+        assert all(str(server.port) in event for server in victims)
         assert outage.advance(4.2) == ""
         assert outage.advance(7.7) == ""
         assert outage.worked is None
@@ -278,7 +278,7 @@ def demo(seconds: float, folder: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def descendants(pid: int) -> list[int]:
-    """Living processes below one, itself left out."""
+    """Living descendants of a process."""
     found: list[int] = []
     for task in Path(f"/proc/{pid}/task").glob("*"):
         with contextlib.suppress(OSError):
@@ -322,7 +322,7 @@ def test_demo_interrupted_on_the_terminal_ends_without_a_traceback_and_leaves_no
         assert "starting" in process.stdout.readline()
         assert re.match(r" +1\.\d s  \d+ locks", process.stdout.readline())
         below = descendants(process.pid)
-        # As a terminal does: to the command and to its workers alike.
+        # As a terminal does: to the command and to its workers.
         os.killpg(process.pid, signal.SIGINT)
         output, errors = process.communicate(timeout=30)
     assert (process.returncode, errors) == (130, "")
@@ -333,7 +333,7 @@ def test_demo_interrupted_on_the_terminal_ends_without_a_traceback_and_leaves_no
 
 
 @linux_only
-def test_demo_killed_takes_servers_and_workers_along(tmp_path: Path) -> None:
+def test_demo_killed_ends_servers_and_workers(tmp_path: Path) -> None:
     with demo(60, tmp_path) as process:
         assert process.stdout is not None
         assert "starting" in process.stdout.readline()

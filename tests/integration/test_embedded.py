@@ -60,7 +60,7 @@ def exists(pid: int) -> bool:
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
-    """Poll until the condition holds; what it was at the deadline."""
+    """Poll until the condition holds; return what it was at last."""
     deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.005)
@@ -307,7 +307,7 @@ def test_bad_setting_fails_with_the_log() -> None:
         pass
 
 
-def test_silent_binary_fails_at_the_timeout_and_is_gone(tmp_path: Path) -> None:
+def test_silent_binary_fails_at_the_timeout_and_has_ended(tmp_path: Path) -> None:
     script = tmp_path / "server"
     script.write_text('#!/bin/sh\necho "pid $$"\nexec sleep 60\n')
     script.chmod(script.stat().st_mode | stat.S_IXUSR)
@@ -331,9 +331,7 @@ def test_reserved_port_lies_outside_the_ephemeral_range(monkeypatch: pytest.Monk
             assert not 10500 <= reservation.port <= 65000
 
 
-def test_ephemeral_range_that_takes_everything_still_gives_a_port(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_ephemeral_range_of_all_ports_still_leaves_a_port(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     range_file = tmp_path / "range"
     range_file.write_text("1024 65535\n")
     monkeypatch.setattr(ports, "_EPHEMERAL", range_file)
@@ -362,7 +360,7 @@ def test_port_stolen_before_the_start_is_exchanged(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("as_setting", [False, True])
-def test_given_port_is_used_and_one_that_is_taken_fails(as_setting: bool) -> None:
+def test_given_port_is_used_and_one_in_use_fails(as_setting: bool) -> None:
     def server_on(port: int) -> EmbeddedServer:
         return EmbeddedServer(config={"port": port}) if as_setting else EmbeddedServer(port=port)
 
@@ -389,7 +387,7 @@ def test_no_binary_anywhere_says_what_to_install(monkeypatch: pytest.MonkeyPatch
         EmbeddedCluster()
 
 
-def test_binary_without_wheel_comes_from_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_binary_without_wheel_is_found_on_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     fake = tmp_path / "redis-server"
     fake.write_text("#!/bin/sh\necho 'Redis server v=7.9.9 sha=0'\n")
     fake.chmod(0o755)
@@ -487,7 +485,7 @@ def test_server_started_by_a_thread_that_ended_lives_on() -> None:
     thread.join()
     (server,) = servers
     try:
-        # The death of a thread is signalled when it ends, so the signal would have come before this answer.
+        # The kernel signals the end of a thread at once, so the signal would have arrived before this answer.
         assert not wait_until(lambda: not server.alive, 0.2)
         assert ask(server, "PING") == "+PONG"
     finally:
@@ -510,7 +508,7 @@ def first_line(process: subprocess.Popen[str]) -> list[str]:
 
 
 @linux_only
-def test_parent_killed_with_sigkill_takes_its_servers_along() -> None:
+def test_parent_killed_with_sigkill_ends_its_servers() -> None:
     with run_python(PARENT.format(then="sys.stdin.read()")) as parent:
         *pids, folder = first_line(parent)
         assert all(exists(int(pid)) for pid in pids)
@@ -541,7 +539,7 @@ with EmbeddedCluster(1, 2) as cluster, EmbeddedServer() as single:
                 action()
             except EmbeddedError:
                 continue
-            print("steered", flush=True)
+            print("controlled", flush=True)
         assert single.alive
         cluster.close()
         single.close()

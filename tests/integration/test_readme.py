@@ -1,4 +1,4 @@
-"""The README's code runs as it stands there."""
+"""The README's code runs as it is written there."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PYTHON, CONSOLE, YAML = blocks("python"), blocks("console"), blocks("yaml")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A working directory with the options file that the README speaks of, and its servers."""
+    """A working directory with the options file that the README names, and its servers."""
     path = tmp_path_factory.mktemp("readme")
     with EmbeddedCluster(groups=3, servers=3) as cluster:
         (path / "config").mkdir()

@@ -80,7 +80,7 @@ def test_servers_make_one_group_named_0() -> None:
     assert (group.name, group.weight, len(group.servers)) == ("0", 1, 3)
 
 
-def test_cluster_takes_lists_and_maps() -> None:
+def test_cluster_may_be_lists_and_maps() -> None:
     cluster = [["redis://a"], {"servers": ["redis://b"]}, {"name": "third", "weight": "2", "servers": ["redis://c"]}]
     groups = load_options({"cluster": cluster}).deployments["default"].groups
     assert [(group.name, group.weight) for group in groups] == [("0", 1), ("1", 1), ("third", 2)]
@@ -149,7 +149,7 @@ def test_interval_sets_base_and_max(name: str) -> None:
     assert (getattr(options, f"{name}_base"), getattr(options, f"{name}_max")) == (7.0, 7.0)
 
 
-def test_any_mapping_is_taken_and_left_alone() -> None:
+def test_any_mapping_is_accepted_and_not_changed() -> None:
     source = MappingProxyType({"servers": ({"host": "a", "ssl": False},), "owner": "$${x}"})
     assert load_options(source).deployments["default"].owner == "${x}"
     assert source == {"servers": ({"host": "a", "ssl": False},), "owner": "$${x}"}
@@ -559,7 +559,7 @@ def test_same_server_twice_is_a_problem(source: object, second: str, first: str)
     assert only_problem(source) == (second, f"the same server as {first}; it can vote only once, remove one")
 
 
-def test_same_server_twice_is_told_although_one_is_wrong() -> None:
+def test_same_server_twice_is_reported_although_one_is_wrong() -> None:
     source = {"servers": [{"host": "a", "database": -1}, "redis://b", {"host": "a"}]}
     assert [path for path, _ in problems(source)] == ["servers[0].database", "servers[2]"]
 

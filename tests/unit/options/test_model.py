@@ -39,7 +39,7 @@ VALIDATOR = jsonschema.Draft202012Validator(json_schema())
         (ServerOptions(socket="/run/valkey.sock"), "unix:/run/valkey.sock"),
     ],
 )
-def test_server_name_tells_its_address(server: ServerOptions, name: str) -> None:
+def test_server_name_is_its_address(server: ServerOptions, name: str) -> None:
     assert server.name == name
 
 
@@ -68,7 +68,7 @@ def test_loopback_addresses_are_one_process(other: str) -> None:
         (ServerOptions(socket="/run/a.sock"), ServerOptions(socket="/run/b.sock"), False),
     ],
 )
-def test_process_tells_servers_apart(one: ServerOptions, other: ServerOptions, same: bool) -> None:
+def test_process_identifies_a_server(one: ServerOptions, other: ServerOptions, same: bool) -> None:
     assert (one.process == other.process) is same
 
 
@@ -106,7 +106,7 @@ def test_other_options_are_not_equal(change: dict[str, object]) -> None:
     assert load_options({"servers": SERVERS}) != load_options({"servers": SERVERS, **change})
 
 
-def test_models_take_seconds_in_python() -> None:
+def test_models_accept_seconds_in_python() -> None:
     group = GroupOptions(name="0", servers=(ServerOptions(),))
     deployment = DeploymentOptions(server_timeout=0.5, retry_interval_max=90, groups=(group,))
     written = {"servers": [{}], "server_timeout": "500ms", "retry_interval_max": "1.5m"}
@@ -136,7 +136,7 @@ def test_schema_is_a_valid_schema() -> None:
     jsonschema.Draft202012Validator.check_schema(json_schema())
 
 
-def test_schema_tells_unit_and_default_of_every_option() -> None:
+def test_schema_says_unit_and_default_of_every_option() -> None:
     definitions = json_schema()["$defs"]
     assert isinstance(definitions, dict)
     deployment = definitions["deployment"]["properties"]

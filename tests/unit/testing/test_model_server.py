@@ -31,17 +31,17 @@ def pushed(key: str) -> bytes:
 
 
 class Scene:
-    """A server, its clock, and clients that note what they are told."""
+    """A server, its clock, and clients that note what they hear."""
 
     def __init__(self, version: ModelVersion = VALKEY_9) -> None:
         self.now = 1000.0
         self.server = ModelServer(lambda: self.now, version)
-        self.told: list[tuple[int, bytes]] = []
+        self.heard: list[tuple[int, bytes]] = []
         self.killed: list[int] = []
 
     def client(self, *commands: str) -> ModelClient:
         client: ModelClient = self.server.connect(
-            lambda data: self.told.append((client.id, data)), lambda: self.killed.append(client.id)
+            lambda data: self.heard.append((client.id, data)), lambda: self.killed.append(client.id)
         )
         for command in commands:
             say(client, command)
@@ -59,11 +59,11 @@ def test_another_clients_write_is_pushed_at_once_and_an_own_one_stands_behind_th
     scene = Scene()
     watcher, other = scene.watcher("k"), scene.client()
     say(other, "SET k v")
-    assert scene.told == [(watcher.id, pushed("k"))]
+    assert scene.heard == [(watcher.id, pushed("k"))]
     say(watcher, "CLIENT CACHING YES")
     say(watcher, "PTTL k")
     assert say(watcher, "SET k w") == b"+OK\r\n" + pushed("k")
-    assert len(scene.told) == 1
+    assert len(scene.heard) == 1
 
 
 def test_time_alone_expires_nothing_that_nobody_looks_at() -> None:
@@ -71,18 +71,18 @@ def test_time_alone_expires_nothing_that_nobody_looks_at() -> None:
     scene.client("SET k v PX 100")
     scene.watcher("k")
     scene.now += 5
-    assert scene.told == []
+    assert scene.heard == []
     scene.server.advance()
-    assert [data for _, data in scene.told] == [pushed("k")]
+    assert [data for _, data in scene.heard] == [pushed("k")]
 
 
-def test_a_look_at_an_expired_key_tells_its_watchers() -> None:
+def test_a_look_at_an_expired_key_notifies_its_watchers() -> None:
     scene = Scene()
     other = scene.client("SET k v PX 100")
     scene.watcher("k")
     scene.now += 5
     assert say(other, "GET k") == b"$-1\r\n"
-    assert [data for _, data in scene.told] == [pushed("k")]
+    assert [data for _, data in scene.heard] == [pushed("k")]
 
 
 def test_advance_expires_in_the_order_of_time_and_only_what_is_due() -> None:
@@ -91,19 +91,19 @@ def test_advance_expires_in_the_order_of_time_and_only_what_is_due() -> None:
     scene.watcher("late", "soon", "mid", "stays")
     scene.now += 0.25
     scene.server.advance()
-    assert [data for _, data in scene.told] == [pushed("soon"), pushed("mid")]
+    assert [data for _, data in scene.heard] == [pushed("soon"), pushed("mid")]
     assert scene.server.keys() == {b"late": b"v", b"stays": b"v"}
 
 
-def test_next_expiry_is_the_first_moment_at_which_a_key_is_gone() -> None:
+def test_next_expiry_is_the_first_moment_at_which_a_key_has_expired() -> None:
     scene = Scene()
     client = scene.client("SET b v PX 200", "SET a v PX 100", "SET c v")
-    gone = scene.server.next_expiry()
-    assert gone is not None
-    assert gone == pytest.approx(1000.101)
-    scene.now = gone - 0.0001
+    over = scene.server.next_expiry()
+    assert over is not None
+    assert over == pytest.approx(1000.101)
+    scene.now = over - 0.0001
     assert say(client, "PTTL a") == b":0\r\n"
-    scene.now = gone
+    scene.now = over
     assert say(client, "PTTL a") == b":-2\r\n"
     assert scene.server.next_expiry() == pytest.approx(1000.201)
 
@@ -150,11 +150,11 @@ def test_keys_shows_unexpired_strings_and_changes_nothing() -> None:
     assert scene.server.keys(database=1) == {b"other": b"x"}
     scene.now += 1
     assert scene.server.keys() == {b"stays": b"w"}
-    assert scene.told == []
+    assert scene.heard == []
     assert not client.closed
 
 
-def test_a_killed_client_is_told_once_and_executes_nothing_more() -> None:
+def test_a_killed_client_is_notified_once_and_executes_nothing_more() -> None:
     scene = Scene()
     victim, other = scene.watcher("k"), scene.client()
     assert say(other, f"CLIENT KILL ID {victim.id}") == b":1\r\n"
@@ -162,17 +162,17 @@ def test_a_killed_client_is_told_once_and_executes_nothing_more() -> None:
     assert victim.closed
     assert say(victim, "SET k late") == b""
     assert say(other, "SET k v NX") == b"+OK\r\n"
-    assert scene.told == []
+    assert scene.heard == []
 
 
-def test_a_closed_client_executes_nothing_and_is_told_nothing() -> None:
+def test_a_closed_client_executes_nothing_and_is_not_notified() -> None:
     scene = Scene()
     watcher, other = scene.watcher("k"), scene.client()
     watcher.close()
     assert say(other, "SET k v") == b"+OK\r\n"
     assert say(watcher, "SET k w") == b""
     assert scene.server.keys() == {b"k": b"v"}
-    assert not scene.told
+    assert not scene.heard
     assert not scene.killed
 
 
@@ -184,7 +184,7 @@ def test_a_crash_ends_connections_without_a_word_and_keeps_memory() -> None:
     assert watcher.closed
     assert other.closed
     assert say(other, "SET k v") == b""
-    assert not scene.told
+    assert not scene.heard
     assert not scene.killed
     assert scene.server.keys() == {b"l": b"v"}
 
@@ -204,17 +204,17 @@ def test_a_restarted_server_is_a_new_process(keep_memory: bool) -> None:
     new = scene.client()
     assert old.closed
     assert new.id == 1
-    told = say(new, "INFO server")
-    assert b"run_id:" + b"f" * 40 in told
-    assert b"uptime_in_seconds:2\r\n" in told
+    info = say(new, "INFO server")
+    assert b"run_id:" + b"f" * 40 in info
+    assert b"uptime_in_seconds:2\r\n" in info
     assert new.execute([b"EVALSHA", script.sha, b"1", b"l", b"v"]).startswith(b"-NOSCRIPT")
     assert say(new, "PTTL l") == (b":48000\r\n" if keep_memory else b":-2\r\n")
     assert say(new, "DBSIZE") == (b":2\r\n" if keep_memory else b":0\r\n")
     say(new, "SET k v")
-    assert scene.told == []
+    assert scene.heard == []
 
 
-def test_a_key_whose_time_passed_while_the_server_was_down_is_gone() -> None:
+def test_a_key_whose_time_passed_while_the_server_was_down_has_expired() -> None:
     scene = Scene()
     scene.client("SET k v PX 100")
     scene.server.crash()
@@ -319,7 +319,7 @@ def test_equal_calls_give_equal_bytes(version: ModelVersion) -> None:
         spoken = [say(b, f"SET k{i % 7} v PX {i % 5 * 10 + 1}") for i in range(50)]
         scene.now += 0.02
         scene.server.advance()
-        return [spoken, say(a, "INFO"), say(a, "TIME"), scene.told, scene.server.keys(), scene.server.next_expiry()]
+        return [spoken, say(a, "INFO"), say(a, "TIME"), scene.heard, scene.server.keys(), scene.server.next_expiry()]
 
     assert played() == played()
 
