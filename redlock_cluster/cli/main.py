@@ -114,7 +114,7 @@ def demo(
 ) -> None:
     """Four processes contend for twelve locks while servers are killed and restarted.
 
-    Exits with 0 when no two of them were ever in the same critical section and work went on in every group.
+    Exits with 0 when no two of them were ever in the same critical section and every group continued to work.
     """
     with _errors_reported():
         from redlock_cluster.cli.demo.run import run_demo

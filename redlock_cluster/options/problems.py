@@ -69,7 +69,7 @@ class Problems:
         return list(dict.fromkeys((spelled(path), text) for path, text in ordered))
 
     def _position(self, path: Path) -> int:
-        """Return when the path, or the nearest above it, came in the file."""
+        """Return the position in the file of the path, or of the nearest above it."""
         return next((self.order[path[:n]] for n in range(len(path), -1, -1) if path[:n] in self.order), 0)
 
     def expect_map(self, node: object, path: Path, what: str) -> dict[str, object] | None:

@@ -32,7 +32,7 @@ class BinaryNotFound(EmbeddedError):
 
 
 class ServerFailed(EmbeddedError):
-    """A server process ended or stayed silent while it was starting; carries the end of its log."""
+    """A server process ended or stayed silent while it was starting; the text has the end of its log."""
 
 
 def find_binary(binary: str | os.PathLike[str] | None = None) -> Path:

@@ -164,7 +164,7 @@ def _watch(
     end: threading.Event,
     workers: Sequence[SpawnProcess],
 ) -> float:
-    """Show the demo and do the outage until the time is over. Returns how many seconds that took."""
+    """Show the demo and do the outage until the time is over. Returns how many seconds they ran."""
     begun = time.monotonic()
     elapsed = 0.0
     board.show(stage.view(0.0, seconds))

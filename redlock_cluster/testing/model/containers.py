@@ -156,12 +156,12 @@ def _zremrangebyscore(core: Core, session: Session, words: list[bytes]) -> Reply
     members = sorted_set_at(core, session, words[1])
     if members is None:
         return 0
-    gone = members.ordered[members.between(*low, *high)]
-    for _, member in gone:
+    removed = members.ordered[members.between(*low, *high)]
+    for _, member in removed:
         members.discard(member)
-    if gone:
+    if removed:
         core.database(session).changed(words[1])
-    return len(gone)
+    return len(removed)
 
 
 def _bounds(words: list[bytes]) -> tuple[tuple[float, bool], tuple[float, bool]]:

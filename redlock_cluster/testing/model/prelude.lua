@@ -1,4 +1,4 @@
--- What scripts find around them: the redis library, the safe part of Lua's own, and nothing that lasts.
+-- The environment of scripts: the redis library, the safe part of Lua's own, and nothing that lasts.
 -- Called once for a runtime with:
 --   library        the functions of the redis library
 --   text_of        a fault that the library raised -> its text; nil for any other
@@ -62,7 +62,7 @@ local function compile(source)
   return script, complaint
 end
 
--- As the reply tells it: the text and the line, or what is no fault of the script.
+-- As the reply shows it: the text and the line, or a fault that is not the script's.
 local function explained(fault)
   if type(fault) == 'userdata' then
     local text = text_of(fault)
