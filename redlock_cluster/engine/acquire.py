@@ -10,6 +10,7 @@
 
     attempting --won, or refused and the limit reached--> decided
     attempting --refused--> pausing --timer--> attempting
+    decided --won, but its caller comes too late--> as if it had been refused
     pausing --supervisor closed--> decided
     any --abandoned--> decided
 
@@ -221,14 +222,10 @@ class Acquisition(Decision):
             self._fail(error)
 
     def _attempt_ended(self, attempt: Attempt) -> None:
-        now = self._group.clock()
-        if not attempt.won:
-            self._refused(attempt, now)
-        elif now < attempt.started + self._terms.validity:
-            self._decide(_End.WON)
+        if attempt.won:
+            self._decide(_End.WON)  # `result` looks whether it was in time
         else:
-            attempt.come_too_late()
-            self._refused(attempt, now)
+            self._refused(attempt, self._group.clock())
 
     def _refused(self, attempt: Attempt, now: float) -> None:
         """The attempt gives no lease: another one follows, or it was the last."""

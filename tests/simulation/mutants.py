@@ -165,8 +165,8 @@ MUTANTS = (
             ),
             Edit(
                 "engine/extend.py",
-                "if own.outcome is Outcome.DONE and record.remaining(now):",
-                "if own.outcome is Outcome.DONE:",
+                "if ended is not None and ended.outcome is Outcome.DONE and record.remaining(now):",
+                "if ended is not None and ended.outcome is Outcome.DONE:",
             ),
         ),
         600,
@@ -210,6 +210,12 @@ MUTANTS = (
         "a lease believes in its old end while an extension with a shorter ttl is under way",
         (Edit("core/lease_record.py", "self.valid_until = min(self.valid_until, valid_until)", "pass"),),
         300,
+    ),
+    Mutant(
+        "late",
+        "a quorum that comes after the validity wins all the same",
+        (Edit("engine/acquire.py", "            if now < until:\n", "            if True:\n"),),
+        600,
     ),
     Mutant(
         "outage",

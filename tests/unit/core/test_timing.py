@@ -21,7 +21,21 @@ def test_a_ttl_is_sent_in_whole_milliseconds(ttl: float | timedelta, expected: i
 
 
 @pytest.mark.parametrize(
-    "ttl", [0, -1, 0.0005, float("nan"), float("inf"), -float("inf"), True, 1e300, 10**400, timedelta(0), timedelta(-1), 0.002]
+    "ttl",
+    [
+        0,
+        -1,
+        0.0005,
+        float("nan"),
+        float("inf"),
+        -float("inf"),
+        True,
+        1e300,
+        10**400,
+        timedelta(0),
+        timedelta(-1),
+        0.002,
+    ],
 )
 def test_a_ttl_that_can_not_be_is_a_value_error(ttl: float | timedelta) -> None:
     with pytest.raises(ValueError, match="ttl"):
