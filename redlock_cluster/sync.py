@@ -125,7 +125,7 @@ class Supervisor:
             over = True
             raise
         finally:
-            if not over and isinstance(lease, Lease):  # interrupted: it goes all the same
+            if not over and isinstance(lease, Lease):  # interrupted: it is released all the same
                 self.let_go(lease)
 
     def extend(self, resource: Resource, lease: Lease | str, ttl: Seconds) -> Ok[Lease] | Lost:

@@ -63,13 +63,13 @@ class Decision:
         waiter = self._waiter
         if waiter is not None:
             self._waiter = None
-            _tell(waiter)
+            _notify(waiter)
 
     def hear(self) -> None:
         """The decision that this one waits for has come."""
 
 
-def _tell(waiter: Waiter | Decision) -> None:
+def _notify(waiter: Waiter | Decision) -> None:
     if isinstance(waiter, Decision):
         if not waiter.decided:
             waiter.hear()
@@ -88,7 +88,7 @@ class _Several(Decision):
 
     def hear(self) -> None:
         for waiter in self.waiters:
-            _tell(waiter)
+            _notify(waiter)
 
 
 class Settled(Decision, Generic[T]):

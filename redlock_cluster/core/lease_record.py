@@ -51,7 +51,7 @@ class LossReason(enum.Enum):
 
 _DONE: Final = Outcome.DONE
 
-# States are places in the rows of the table: looking up a member of an Enum takes as long as a call.
+# States are indices into the rows of the table: looking up a member of an Enum takes as long as a call.
 _HELD: Final = 0
 _UNKNOWN: Final = 1
 _RELEASING: Final = 2

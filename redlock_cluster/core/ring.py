@@ -38,5 +38,5 @@ class Ring:
     def route(self, resource: bytes) -> str:
         """The same for a resource already in its normal form."""
         digest = md5(resource, usedforsecurity=False).digest()
-        place = bisect(self._hashes, int.from_bytes(digest[:4], "little"))
-        return self._names[place if place < len(self._names) else 0]
+        index = bisect(self._hashes, int.from_bytes(digest[:4], "little"))
+        return self._names[index if index < len(self._names) else 0]

@@ -150,7 +150,7 @@ class AcquisitionTally(Tally):
         self.standing = _OPEN
         self.declined = 0
 
-    def take_over(self, granted: int, unasked: int, why: Mapping[int, str], won: bool) -> None:
+    def start_from(self, granted: int, unasked: int, why: Mapping[int, str], won: bool) -> None:
         """Begin with the votes that were counted elsewhere; before all else.
 
         granted: mask of the servers that voted FOR
@@ -263,7 +263,7 @@ class ComparisonTally(Tally):
         Tally.__init__(self, size)
         self.outcome: Outcome | None = None
 
-    def take_over(self, done: int, gone: int, outcome: Outcome | None) -> None:
+    def start_from(self, done: int, gone: int, outcome: Outcome | None) -> None:
         """Begin with what is known already; before all else.
 
         done: mask of the servers that did it

@@ -67,7 +67,7 @@ class Attempt(Round[AcquisitionTally]):
             pipeline.send(self)
         else:
             tally = self._begin_alone(AcquisitionTally(self.group.size))
-            tally.take_over(0, pipeline.unusable, pipeline.why, False)
+            tally.start_from(0, pipeline.unusable, pipeline.why, False)
             tally.weigh()
             self.decided = True
 
@@ -81,7 +81,7 @@ class Attempt(Round[AcquisitionTally]):
     def _counted(self, flight: Flight | None) -> AcquisitionTally:
         tally = AcquisitionTally(self.group.size)
         if flight is not None:
-            tally.take_over(flight.passed_by(self.offset), flight.unasked, flight.why, self.decided)
+            tally.start_from(flight.passed_by(self.offset), flight.unasked, flight.why, self.decided)
         return tally
 
     def on_quorum(self) -> None:

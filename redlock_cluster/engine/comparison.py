@@ -57,7 +57,7 @@ class Comparison(Round[ComparisonTally]):
         tally = self._begin_alone(ComparisonTally(self.group.size))
         self._wait_alone()
         if mask != tally.everyone:
-            tally.take_over(done, tally.everyone & ~(mask | done), None)
+            tally.start_from(done, tally.everyone & ~(mask | done), None)
         for keeper in self.pipeline.keepers:
             if mask >> keeper.index & 1:
                 connection = keeper.connection
@@ -73,7 +73,7 @@ class Comparison(Round[ComparisonTally]):
     def _counted(self, flight: Flight | None) -> ComparisonTally:
         tally = ComparisonTally(self.group.size)
         if flight is not None:
-            tally.take_over(flight.passed_by(self.offset), flight.unasked, self.outcome)
+            tally.start_from(flight.passed_by(self.offset), flight.unasked, self.outcome)
         return tally
 
     def on_quorum(self) -> None:

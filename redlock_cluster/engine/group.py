@@ -31,7 +31,7 @@ class Group:
     size: how many servers
     quorum: how many of them decide
     names: the servers', in voting order
-    pipelines: one for each place in the pools; all commands for one key use one
+    pipelines: one for each index of the pools; all commands for one key use one
     extensions: those under way, by the lease's token: extensions of one lease never overlap
     """
 

@@ -42,7 +42,7 @@ class Inspection(Round[InspectionTally]):
             pipeline.send(self)
         else:
             tally = self._begin_alone(InspectionTally(self.group.size))
-            tally.take_over(0, pipeline.unusable, pipeline.why, False)
+            tally.start_from(0, pipeline.unusable, pipeline.why, False)
             tally.weigh()
             self.decided = True
         return self
@@ -53,7 +53,7 @@ class Inspection(Round[InspectionTally]):
     def _counted(self, flight: Flight | None) -> InspectionTally:
         tally = InspectionTally(self.group.size)
         if flight is not None:
-            tally.take_over(flight.passed_by(self.offset), flight.unasked, flight.why, self.decided)
+            tally.start_from(flight.passed_by(self.offset), flight.unasked, flight.why, self.decided)
         return tally
 
     def on_quorum(self) -> None:

@@ -124,7 +124,7 @@ class PendingReleases:
         return PendingRelease(self, keeper, key, token, mode, ttl_ms, answered, record)
 
     def add(self, pending: PendingRelease) -> None:
-        """Remember it; one for the same token takes the place of an older one."""
+        """Remember it; one for the same token replaces an older one."""
         self._by_keeper.setdefault(pending.keeper, {})[pending.key, pending.token] = pending
 
     def settle(self, keeper: Keeper, connection: Connection | None, most: int | None = None) -> None:
@@ -133,11 +133,11 @@ class PendingReleases:
         if not waiting:
             return
         now = self.clock()
-        for place in [place for place, pending in waiting.items() if pending.expires_at <= now]:
-            del waiting[place]
+        for name in [name for name, pending in waiting.items() if pending.expires_at <= now]:
+            del waiting[name]
         if connection is not None:
-            for place in list(islice(waiting, most)):
-                waiting.pop(place).send(connection)
+            for name in list(islice(waiting, most)):
+                waiting.pop(name).send(connection)
 
     def count(self, keepers: tuple[Keeper, ...]) -> int:
         """How many wait for these connections."""

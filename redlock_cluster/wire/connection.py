@@ -131,7 +131,7 @@ class Connection(asyncio.Protocol):
     """A transport, a parser, and the queue of those who wait for replies.
 
     flusher: when what is queued is written
-    index: the server's place in its group
+    index: the server's, in its group's order
     on_lost: called once when the connection is gone, before those in the queue hear of it
 
     dialect: what the server understands, SCRIPTED until it serves
@@ -332,7 +332,7 @@ class Connection(asyncio.Protocol):
         try:
             replies.extend(iter(self._reader.gets, _MISSING))  # keeps what came before an error
         except (ProtocolError, TypeError, ValueError, MemoryError):  # TypeError: a list as the key of a map
-            self._hand_out(replies)
+            self._distribute(replies)
             self.abort("what answers there does not speak the Redis protocol")
         else:
             self._partial = not replies or self._may_go_on(data)
@@ -340,7 +340,7 @@ class Connection(asyncio.Protocol):
                 self._wait(len(data))
                 return
             self._unfinished = 0
-            self._hand_out(replies)
+            self._distribute(replies)
 
     def _may_go_on(self, data: bytes) -> bool:
         """Whether a reply may have begun in data that has not ended there.
@@ -350,20 +350,20 @@ class Connection(asyncio.Protocol):
         """
         return self._reader.has_data() or not data.endswith(b"\n") or any(head in data for head in _WITH_ELEMENTS)
 
-    def _hand_out(self, replies: list[object]) -> None:
+    def _distribute(self, replies: list[object]) -> None:
         replies = [reply for reply in replies if reply.__class__ is not PushNotification]
-        waiting, heard, place, end = self.waiting, False, 0, len(replies)
-        while place < end and self.alive:
+        waiting, heard, position, end = self.waiting, False, 0, len(replies)
+        while position < end and self.alive:
             if not waiting:
                 self.abort("the server sent a reply that nobody had asked for")
                 return
             heard, first = True, waiting[0]
             if isinstance(first, Series):
-                place += first.parsed(self, replies, place)
+                position += first.parsed(self, replies, position)
             else:
                 self.answered(1, True)
-                first.reply(self, replies[place])
-                place += 1
+                first.reply(self, replies[position])
+                position += 1
         if heard and self.alive:
             self._answered()
 

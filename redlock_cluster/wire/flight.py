@@ -66,7 +66,7 @@ class Message(Decision, ABC):
 
     @abstractmethod
     def count_alone(self) -> object:
-        """From now on it hears each answer; what its flight has counted before, it takes over. Once or more."""
+        """From now on it hears each answer; it starts from what its flight has counted. Once or more."""
 
     @abstractmethod
     def reply(self, connection: Connection, value: object) -> None:
@@ -194,10 +194,10 @@ class Flight(Series):
         """
         index, answered, messages = connection.index, self._answered, self.messages
         foreseen = self._foreseen[index]
-        place, end = start, min(len(replies), start + self.size - answered[index])
-        while place < end and connection.alive:
-            reply, offset = replies[place], answered[index]
-            place += 1
+        position, end = start, min(len(replies), start + self.size - answered[index])
+        while position < end and connection.alive:
+            reply, offset = replies[position], answered[index]
+            position += 1
             message, text = messages[offset], foreseen[offset]
             if offset not in self.alone and not _as_foreseen(reply, text):
                 message.count_alone()
@@ -206,7 +206,7 @@ class Flight(Series):
             if offset in self.alone:
                 message.reply(connection, reply)
         self._settle(messages)
-        return place - start
+        return position - start
 
     def _advance(self, connection: Connection, end: int) -> None:
         """A server has answered the messages before `end`."""

@@ -43,7 +43,7 @@ class Keeper:
     """A connection to one server, kept alive.
 
     server: where it is
-    index: its place in the group
+    index: the server's, in its group's order
     options: intervals and time-outs
     ports, flusher: the engine's
     handshake: what is said first
@@ -89,7 +89,7 @@ class Keeper:
 
     # --- for those who send ----------------------------------------------------------------------------------------
 
-    def carries_for(self, upstream: Upstream) -> None:
+    def serve(self, upstream: Upstream) -> None:
         """From now on every connection serves this pipeline."""
         self._upstream = upstream
 

@@ -40,7 +40,7 @@ class _Branch:
 
 
 class Pipeline(Upstream):
-    """One place in the pools of a group's servers.
+    """The connections at one index of the pools of a group's servers.
 
     keepers: one for each server, in the group's order
     needed: how many servers must do what a message asks
@@ -74,7 +74,7 @@ class Pipeline(Upstream):
         self._branches: tuple[_Branch, ...] = ()
         self._open: Flight | None = None
         for keeper in keepers:
-            keeper.carries_for(self)
+            keeper.serve(self)
         self.refresh()
 
     def refresh(self) -> None:

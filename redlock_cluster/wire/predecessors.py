@@ -62,7 +62,7 @@ class Predecessors:
         if refusal is not None:
             self.may_still_land = True
             _log.warning(
-                "%s refused CLIENT KILL (%s): what is in flight there is released until its ttl", self._name, refusal
+                "%s refused CLIENT KILL (%s): what is in flight there is released once more", self._name, refusal
             )
 
 

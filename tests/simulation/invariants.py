@@ -147,7 +147,7 @@ class Invariants:
         asked = self._ledger.asked_by(client, resource, since)
         if outcome.reason == "lock_failure" and len(asked) < self._plan.quorum:
             text = f"{client} was told that {resource} is locked, but only {sorted(asked)} executed its SET"
-            self._history.problem("an outage told as contention", text, resource)
+            self._history.problem("an outage called contention", text, resource)
 
     def released(self, claim: Claim, outcome: Ok[None] | Err[str], before: LeaseState) -> None:
         """A release ended. *Released* is true if a quorum deleted the token, *not held* if none could have."""
@@ -176,9 +176,9 @@ class Invariants:
         """`is_locked` answered."""
         held = [c for c in self._claims[resource] if isinstance(c, Claim) and c.since <= since and c.valid]
         if not answer and held:
-            self._history.problem("told as free, but held", f"{resource}: {held[0]}", resource)
+            self._history.problem("called free, but held", f"{resource}: {held[0]}", resource)
         if answer and not self._ledger.ever_on(resource, self._plan.quorum):
-            self._history.problem("told as held, but free", resource, resource)
+            self._history.problem("called held, but free", resource, resource)
 
     # --- nothing is left -------------------------------------------------------------------------------------------
 
