@@ -151,7 +151,7 @@ class OperationCall(Call[T]):
 
     __slots__ = ("_deployments", "_engine", "_name", "_operation", "_start_operation", "_then")
 
-    _engine: Engine
+    _engine: Any
     _operation: Operation[Any]
 
     def __init__(
@@ -167,13 +167,13 @@ class OperationCall(Call[T]):
         self._deployments, self._name, self._start_operation, self._then = deployments, name, start, then
 
     def _start(self) -> None:
-        engine = self._deployments.engines.get(self._name)
+        engine: Any = self._deployments.engines.get(self._name)
         if engine is None:
             self._follow(self._deployments.engine(self._name), self._go)
         else:
             self._go(engine)
 
-    def _go(self, engine: Engine) -> None:
+    def _go(self, engine: Any) -> None:
         if self.abandoned and not self.kept:  # while it waited for the engine
             self._end(asyncio.CancelledError())
             return

@@ -16,10 +16,8 @@ import redlock_cluster
 from redlock_cluster import AsyncSupervisor, Supervisor
 from redlock_cluster.testing import EmbeddedCluster
 from redlock_cluster.threads.portal import portal
-from redlock_cluster.wire import connection
 
 ROOT = Path(redlock_cluster.__file__).parent
-COMPILED = not str(connection.__file__).endswith(".py")
 
 
 def documented() -> list[str]:
@@ -87,8 +85,7 @@ def in_portal(do: Callable[[], object]) -> None:
 def test_asynchronous_acquisition_passes_at_most_eight_files_as_documented(cluster: EmbeddedCluster) -> None:
     found = asyncio.run(asynchronous(cluster))
     assert len(documented()) <= 8
-    assert found
-    assert found == documented() if not COMPILED else set(found) <= set(documented())
+    assert found == documented()
 
 
 def test_synchronous_acquisition_passes_at_most_eleven_files_as_documented(cluster: EmbeddedCluster) -> None:
@@ -96,5 +93,4 @@ def test_synchronous_acquisition_passes_at_most_eleven_files_as_documented(clust
     before = ["sync.py", "threads/runtime.py", "threads/portal.py", "threads/calls.py"]
     way = before + documented()[1:]
     assert len(way) <= 11
-    assert found
-    assert found == way if not COMPILED else set(found) <= set(way)
+    assert found == way
