@@ -151,6 +151,7 @@ class OperationCall(Call[T]):
 
     __slots__ = ("_deployments", "_engine", "_name", "_operation", "_start_operation", "_then")
 
+    _deployments: Any  # compiled code would insist on the very classes, and tests play them
     _engine: Any
     _operation: Operation[Any]
 
@@ -167,7 +168,7 @@ class OperationCall(Call[T]):
         self._deployments, self._name, self._start_operation, self._then = deployments, name, start, then
 
     def _start(self) -> None:
-        engine: Any = self._deployments.engines.get(self._name)
+        engine = self._deployments.engines.get(self._name)
         if engine is None:
             self._follow(self._deployments.engine(self._name), self._go)
         else:
