@@ -207,7 +207,8 @@ class AcquisitionTally(Tally):
         granted, absent = self.granted.bit_count(), self.absent.bit_count()
         outstanding, spare = self.outstanding.bit_count(), self.size - self.quorum
         if granted >= self.quorum:
-            return Standing.WON
+            # Once BEATEN the token was given back everywhere: a quorum that forms all the same came too late.
+            return Standing.UNAVAILABLE if self.standing is _BEATEN else Standing.WON
         if absent > spare:
             return Standing.UNAVAILABLE
         agreed = self._most_refusals_for_one_holder()

@@ -185,6 +185,16 @@ def test_a_late_grant_adds_to_the_granted_without_changing_the_verdict() -> None
     assert votes.standing is Standing.UNAVAILABLE
 
 
+def test_a_quorum_that_forms_after_the_give_back_does_not_win() -> None:
+    votes = AcquisitionTally(5)
+    votes.miss(0, "late")
+    cast(votes, 1, A)
+    assert cast(votes, 2, B) is Standing.BEATEN
+    standings = [cast(votes, index, None) for index in (0, 3, 4)]
+    assert Standing.WON not in standings
+    assert votes.standing is Standing.UNAVAILABLE
+
+
 def test_votes_name_servers_and_hide_tokens() -> None:
     votes = AcquisitionTally(3)
     cast(votes, 0, A)
