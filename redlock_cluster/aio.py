@@ -39,6 +39,8 @@ class AsyncSupervisor:
     is an absent vote, never an exception.
     """
 
+    _scope: str | None = None  # which deployment `start` and `close` concern, None for all
+
     def __init__(self, options: Source) -> None:
         self._own = Deployments(options)
         self._deployment = self._own.options.default
@@ -47,7 +49,7 @@ class AsyncSupervisor:
     def over(cls, deployments: Deployments, deployment: str | None) -> AsyncSupervisor:
         """The locks of one deployment, of deployments that may have other ports than the real ones."""
         supervisor = AsyncSupervisor.__new__(AsyncSupervisor)
-        supervisor._own, supervisor._deployment = deployments, deployment
+        supervisor._own, supervisor._deployment, supervisor._scope = deployments, deployment, deployment
         return supervisor
 
     @property
@@ -60,12 +62,15 @@ class AsyncSupervisor:
 
     async def start(self) -> Self:
         """Connects; returns when each server has connected or failed once, at most `connect_timeout`."""
-        await self._deployments.start()
+        await self._deployments.start(self._scope)
         return self
 
     async def close(self) -> None:
-        """Closes every connection once what was sent is answered. Leases still held stay until their ttl."""
-        await self._deployments.close()
+        """Closes every connection once what was sent is answered. Leases still held stay until their ttl.
+
+        What `deployment` gave closes that deployment alone.
+        """
+        await self._deployments.close(self._scope)
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as undo:
@@ -78,7 +83,10 @@ class AsyncSupervisor:
         await self.close()
 
     def deployment(self, name: str) -> AsyncSupervisor:
-        """The locks of another deployment of the same options. Raises OptionsError when there is none of that name."""
+        """The locks of another deployment of the same options. Raises OptionsError when there is none of that name.
+
+        It shares the connections of this supervisor; its `start` and `close` concern that deployment alone.
+        """
         self._deployments.routing.require(name)
         return AsyncSupervisor.over(self._deployments, name)
 
@@ -100,6 +108,8 @@ class AsyncSupervisor:
         engine = self._ready() or await self._deployments.engine(self._name)
         acquisition = engine.acquire(resource, ttl, wait)
         try:  # as `outcome` does, which costs a coroutine more
+            if acquisition.decided:
+                await asyncio.sleep(0)
             while True:
                 await acquisition.future(engine.loop)
                 acquired = acquisition.result()
@@ -118,6 +128,8 @@ class AsyncSupervisor:
         """
         engine = self._ready() or await self._deployments.engine(self._name)
         release = engine.release(resource, known(engine, lease))
+        if release.decided:
+            await asyncio.sleep(0)
         await release.future(engine.loop)  # a release goes on whoever waits for it
         return released(release.result())
 

@@ -16,7 +16,7 @@ from redlock_cluster.errors import OptionsError
 from redlock_cluster.options import Options
 from redlock_cluster.options.file import load_options
 from redlock_cluster.sync import Supervisor
-from redlock_cluster.threads.portal import process_lock
+from redlock_cluster.threads.process import process_lock
 from redlock_cluster.threads.runtime import Runtime
 
 __all__ = ["AsyncDefaultSupervisor", "AsyncRedlock", "DefaultSupervisor", "Redlock"]
@@ -113,7 +113,7 @@ class AsyncDefaultSupervisor(AsyncSupervisor):
         deployments = self._by_loop.get(loop)
         if deployments is None or deployments.inherited:
             for old in [old for old in self._by_loop if old is not None and old.is_closed()]:
-                del self._by_loop[old]
+                self._by_loop.pop(old).abandon()
             deployments = self._by_loop[loop] = Deployments(_Shared.use(self, None))
         return deployments
 

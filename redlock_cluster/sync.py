@@ -23,7 +23,7 @@ from redlock_cluster.handles.mutex import Mutex
 from redlock_cluster.options.file import load_options
 from redlock_cluster.results import Lost, Ok, Refused, extended, lost, refused, released, value_of
 from redlock_cluster.threads.calls import Call, CoroutineCall, OperationCall
-from redlock_cluster.threads.portal import PortalStuck
+from redlock_cluster.threads.portal import InsidePortal, PortalStuck
 from redlock_cluster.threads.runtime import Binding, Runtime
 
 __all__ = ["Supervisor"]
@@ -62,17 +62,18 @@ class Supervisor:
 
         Raises RuntimeError where the process doesn't let threads run.
         """
-        self._runtime.closed = False
-        here, deployments = self._runtime.enter()
         try:
-            here.call(CoroutineCall(deployments.start), self._runtime.starting(deployments))
+            self._runtime.start(self._deployment)
         except PortalStuck as stuck:
             raise RuntimeError(str(stuck)) from None
         return self
 
     def close(self) -> None:
-        """Closes every connection once what was sent is answered. Leases still held stay until their ttl."""
-        self._runtime.close()
+        """Closes every connection once what was sent is answered. Leases still held stay until their ttl.
+
+        What `deployment` gave closes that deployment alone.
+        """
+        self._runtime.close(self._deployment)
 
     def __enter__(self) -> Self:
         with ExitStack() as undo:
@@ -85,7 +86,10 @@ class Supervisor:
         self.close()
 
     def deployment(self, name: str) -> Supervisor:
-        """The locks of another deployment of the same options. Raises OptionsError when there is none of that name."""
+        """The locks of another deployment of the same options. Raises OptionsError when there is none of that name.
+
+        It shares the connections of this supervisor; its `start` and `close` concern that deployment alone.
+        """
         other = Supervisor.__new__(Supervisor)
         other._own, other._deployment = self._runtime, self._runtime.routing.require(name)
         return other
@@ -212,7 +216,12 @@ class Supervisor:
         async def unlock_many(engine: Engine) -> list[Ok[None] | Lost]:
             return [released(error) for error in await bulk.release_many(engine, records(engine, held))]
 
-        return self._finish_many(held, unlock_many, kept=True)
+        try:
+            return self._finish_many(held, unlock_many, kept=True)
+        except InsidePortal:  # as in `_release`
+            for lease in held:
+                self.let_go(lease)
+            return [released(None) for _ in held]
 
     def is_locked(self, resource: Resource) -> bool:
         """Whether anybody holds the resource, on a quorum of servers. Raises QuorumUnavailable if too few answer."""
@@ -269,7 +278,11 @@ class Supervisor:
             lambda _, error: released(error),
             kept=True,
         )
-        return _through(binding, call, binding.longest_release, lost)
+        try:
+            return _through(binding, call, binding.longest_release, lost)
+        except InsidePortal:  # in a finalizer, which the collector runs wherever it likes: nobody can wait here
+            binding.portal.send(call)
+            return released(None)
 
     def _finish_many(
         self,

@@ -6,9 +6,10 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Mapping
+import sys
+import warnings
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from enum import Enum
 from typing import Final
 
 from redlock_cluster.core.retry import RetryPolicy
@@ -45,6 +46,13 @@ def retry_policy(options: DeploymentOptions) -> RetryPolicy:
     """How a deployment tries again, as its options say."""
     pauses = Interval(options.retry_interval_base, options.retry_interval_max)
     return RetryPolicy(options.max_retry, pauses, options.server_timeout)
+
+
+class _Upkeep(asyncio.Task[None]):
+    """A task that may be left behind in a loop that somebody closed."""
+
+    def __del__(self) -> None:
+        """A task complains here if it had not ended."""
 
 
 class _Deployment:
@@ -84,6 +92,7 @@ class _Deployment:
         )
         self._keepers = [keeper for group in self._groups.values() for pool in group.pools for keeper in pool.keepers]
         self._tasks: list[asyncio.Task[None]] = []
+        self._closing: asyncio.Task[None] | None = None
         self._health: asyncio.TimerHandle | None = None
 
     async def _prepare(self, keeper: Keeper, connection: Connection) -> None:
@@ -92,7 +101,9 @@ class _Deployment:
 
     async def start(self) -> None:
         """Connect to every server; return when each has connected or failed once. Never fails for want of servers."""
-        self._tasks = [self._loop.create_task(keeper.keep(), name=f"redlock {keeper.name}") for keeper in self._keepers]
+        self._tasks = [
+            _Upkeep(keeper.keep(), loop=self._loop, name=f"redlock {keeper.name}") for keeper in self._keepers
+        ]
         self._health = self._loop.call_later(self._options.health_check_interval, self._check)
         for keeper in self._keepers:
             await keeper.attempted.wait()
@@ -121,6 +132,10 @@ class _Deployment:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def close_soon(self) -> None:
+        """In the loop: close; nobody waits for it."""
+        self._closing = self._loop.create_task(self.close(), name=f"redlock close of {self.name}")
 
     def _drain(self) -> list[asyncio.Future[object]]:
         """Send what is pending. Done when what was sent so far is answered, server by server."""
@@ -172,104 +187,139 @@ class Routing:
         return self._rings[self.require(name)]
 
 
-class _Phase(Enum):
-    """NEW starts by itself at the first call; CLOSED does not."""
-
-    NEW = "new"
-    OPEN = "open"
-    CLOSED = "closed"
-
-
 class Deployments:
-    """All deployments of one options file, in one event loop.
+    """All deployments of one options file, in one event loop. Each is started and closed alone, or with all others.
 
     source: path, mapping or options
     ports: the world around them; left out, the real one
 
     options: the file's
     routing: which group has a resource
-    engines: by the deployment's name; none before the start and after the close
+    engines: by the deployment's name, of those that are started
+
+    The first call starts those that were not closed. One that is dropped without `close` is closed all the same.
     """
 
     def __init__(self, source: Source | Options, ports: Ports | None = None) -> None:
+        self._running: dict[str, _Deployment] = {}
+        self._starting: dict[str, asyncio.Task[None]] = {}
+        self._closed: set[str] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._generation = Generation.number
+        self._ports = ports
+        self.engines: dict[str | None, Engine] = {}
         self.options = source if isinstance(source, Options) else load_options(source)
         self.routing = Routing(self.options)
-        self._ports = ports
-        self._running: list[_Deployment] = []
-        self.engines: dict[str | None, Engine] = {}
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._starting: asyncio.Task[None] | None = None
-        self._phase = _Phase.NEW
-        self._generation = Generation.number
 
     @property
     def started(self) -> bool:
-        """Whether it is open, and a call need not start it."""
-        return self._phase is _Phase.OPEN
+        """Whether a call need not start any of them."""
+        return len(self.engines) + len(self._closed) == len(self.options.deployments)
 
     @property
     def inherited(self) -> bool:
         """Whether it was made before a fork that led to this process."""
         return self._generation != Generation.number
 
-    async def start(self) -> None:
-        """Starts every deployment; once, however many callers wait for it."""
+    async def start(self, name: str | None = None) -> None:
+        """Start a deployment, None: all of them; once, however many callers wait for it."""
+        names = self._names(name)
         self._check_place()
-        if self._phase is _Phase.OPEN:
+        self._closed.difference_update(names)
+        await self._open(names)
+
+    async def _open(self, names: Iterable[str]) -> None:
+        self._loop = asyncio.get_running_loop()
+        starting = {self._task(self._loop, name) for name in names if name not in self.engines}
+        if not starting:
+            await asyncio.sleep(0)
             return
-        if self._starting is None:
-            self._loop = asyncio.get_running_loop()
-            self._starting = self._loop.create_task(self._start(), name="redlock start")
-        starting = self._starting
-        await asyncio.wait({starting})
-        if starting.cancelled():
+        await asyncio.wait(starting)
+        if any(task.cancelled() for task in starting):
             raise ClosedError("the supervisor was closed while it started")
-        starting.result()
+        for task in starting:
+            task.result()
 
-    async def _start(self) -> None:
-        starting = [
-            _Deployment(name, options, self.routing.ring(name), self._ports or Ports())
-            for name, options in self.options.deployments.items()
-        ]
+    def _task(self, loop: asyncio.AbstractEventLoop, name: str) -> asyncio.Task[None]:
+        """The task that starts a deployment."""
+        task = self._starting.get(name)
+        if task is None or task.done():
+            task = self._starting[name] = loop.create_task(self._start(name), name=f"redlock start of {name}")
+        return task
+
+    async def _start(self, name: str) -> None:
+        options = self.options.deployments[name]
+        deployment = _Deployment(name, options, self.routing.ring(name), self._ports or Ports())
         try:
-            await asyncio.gather(*(deployment.start() for deployment in starting))
-            self._running, self._phase = starting, _Phase.OPEN
-            self.engines = {deployment.name: deployment.engine for deployment in starting}
+            await deployment.start()
+            self._running[name], self.engines[name] = deployment, deployment.engine
         finally:
-            self._starting = None
-            if self._phase is not _Phase.OPEN:
-                await asyncio.gather(*(deployment.close() for deployment in starting))
+            if self._starting.get(name) is asyncio.current_task():
+                del self._starting[name]
+            if self._running.get(name) is not deployment:
+                await deployment.close()
 
-    async def close(self) -> None:
-        """Closes every deployment; the supervisor can be started again."""
+    async def close(self, name: str | None = None) -> None:
+        """Close a deployment, None: all of them. It can be started again."""
+        names = self._names(name)
         self._check_place()
-        starting = self._starting
-        if starting is not None:
-            starting.cancel()
-            await asyncio.wait({starting})
-            if self._starting is starting:  # cancelled before its first step, it could not say so itself
-                self._starting = None
-        closing, self._running = self._running, []
-        self._phase, self._loop, self.engines = _Phase.CLOSED, None, {}
+        self._closed.update(names)
+        starting = [self._starting.pop(each) for each in names if each in self._starting]
+        closing = [self._running.pop(each) for each in names if each in self._running]
+        for each in names:
+            self.engines.pop(each, None)
+        for task in starting:
+            task.cancel()
+        if not (self._running or self._starting):
+            self._loop = None
         await asyncio.gather(*(deployment.close() for deployment in closing))
+        await (asyncio.wait(starting) if starting else asyncio.sleep(0))
 
     async def engine(self, name: str | None) -> Engine:
-        """The engine of a deployment, started if need be. Raises ClosedError once the supervisor was closed."""
+        """The engine of a deployment, started if need be. Raises ClosedError once it was closed."""
         name = self.routing.require(name)
         self._check_place()
-        if self._phase is _Phase.NEW:
-            await self.start()
+        if name not in self.engines and name not in self._closed:
+            await self._open([name for name in self.options.deployments if name not in self._closed])
         engine = self.engines.get(name)
         if engine is None:
+            await asyncio.sleep(0)  # who asks again and again lets others go on
             raise ClosedError("the supervisor is closed")
         return engine
 
     def status(self) -> Status:
         """A snapshot; without clusters before the start and after the close."""
-        return Status(tuple(deployment.status() for deployment in self._running))
+        return Status(tuple(self._running[name].status() for name in self.options.deployments if name in self._running))
+
+    def abandon(self) -> None:
+        """Have everything closed soon, in its loop; nobody waits for that."""
+        running, self._running, self.engines = self._running, {}, {}
+        if self._loop is not None and not self._loop.is_closed():
+            for deployment in running.values():
+                self._loop.call_soon_threadsafe(deployment.close_soon)
+
+    def __del__(self) -> None:
+        if not self._running or sys.is_finalizing():
+            return
+        if self.inherited:
+            _inherited.append(self)
+            return
+        self.abandon()
+        text = f"{self!r} was dropped and not closed"
+        warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
+
+    def __repr__(self) -> str:
+        return f"<supervisor of {', '.join(self.options.deployments)}>"
+
+    def _names(self, name: str | None) -> list[str]:
+        return list(self.options.deployments) if name is None else [self.routing.require(name)]
 
     def _check_place(self) -> None:
         if self.inherited:
             raise RuntimeError("this supervisor was made before a fork; make another one in this process")
         if self._loop is not None and self._loop is not asyncio.get_running_loop():
             raise RuntimeError("this supervisor belongs to another event loop; make one for each loop")
+
+
+_inherited: Final[list[Deployments]] = []
+"""What the parent process runs must not be collected in a forked child, which shares its sockets and its epoll set."""

@@ -44,9 +44,13 @@ class Operation(Protocol[T_co]):
 async def outcome(operation: Operation[T], loop: asyncio.AbstractEventLoop) -> T:
     """Wait for an operation's result; abandon it when the waiting is cancelled.
 
+    Others get their turn even if it is decided already: who asks again and again must not keep them from going on.
+
     loop: the engine's
     """
     try:
+        if operation.decided:
+            await asyncio.sleep(0)
         while True:
             await operation.future(loop)
             result = operation.result()

@@ -1,18 +1,18 @@
-"""From threads to the engine: one background thread per process that runs an event loop, and a way in and out.
+"""From threads to the engine: one background thread that runs an event loop, and a way in and out.
 
 Calls of many threads that arrive together wake the loop once. A call that is interrupted (KeyboardInterrupt) or given
-up is cancelled in the loop, and what it acquired nevertheless is undone there. After a fork the child gets a portal of
-its own; the parent's is kept aside untouched, because closing what the child inherited would disturb the parent
-(both share the kernel's epoll set).
+up is cancelled in the loop, and what it acquired nevertheless is undone there.
+
+Python may run other code between any two lines here: a finalizer that the collector calls, a signal handler, a trace
+function. That code may lock in turn, in this thread, and must not wait for something that this thread does only
+afterwards. So nobody promises to wake the loop and then does it: that it was woken is noted when it was.
 """
 
 from __future__ import annotations
 
 import _thread
 import asyncio
-import atexit
 import logging
-import os
 import sys
 import threading
 import time
@@ -20,13 +20,14 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Coroutine
 from operator import methodcaller
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
+from weakref import WeakSet
 
 from redlock_cluster.errors import ClosedError
 from redlock_cluster.threads.baton import Baton
 from redlock_cluster.threads.calls import Call, CoroutineCall, Sleeper
 
-__all__ = ["CLOSING", "Portal", "PortalStuck", "inherit", "portal", "process_lock"]
+__all__ = ["CLOSING", "InsidePortal", "Portal", "PortalStuck", "Resident", "halt_daemon", "new_loop"]
 
 T = TypeVar("T")
 
@@ -46,13 +47,31 @@ class PortalStuck(Exception):
     """The loop thread did not answer in time."""
 
 
+class InsidePortal(RuntimeError):
+    """The call came from the loop thread itself, which can't wait for it."""
+
+
+class Resident(Protocol):
+    """What lives in the portal's loop."""
+
+    def close(self) -> Coroutine[object, object, None]:
+        """Closes it."""
+
+
 class Portal:
-    """The loop thread of this process. Made by `portal()`."""
+    """A loop and its thread. The one of a process is `process.portal()`.
+
+    loop: runs in the thread
+    residents: what is closed before the loop ends
+    ended: nothing is begun any more, because the interpreter exits, or it is the parent's of a forked child
+    """
 
     def __init__(self) -> None:
-        self.loop = _new_loop()
+        self.loop = new_loop()
+        self.residents: WeakSet[Resident] = WeakSet()
+        self.ended = self._warned = False
         self._calls: deque[Call[Any]] = deque()
-        self._woken = False
+        self._drained, self._woken_after = 0, -1  # how often calls were begun; and how often when it was last woken
         self._baton = Baton(self.loop, self._wake)
         self._in_line: Callable[[Sleeper], object] = self._baton.give
         self._running, self._ended = _thread.allocate_lock(), _thread.allocate_lock()
@@ -60,8 +79,6 @@ class Portal:
         self._ended.acquire()
         self._thread: int | None = None
         self._main = threading.main_thread().ident
-        self._exiting = False
-        self._closers: dict[object, Callable[[], Coroutine[object, object, None]]] = {}
         # Not threading.Thread: its start() waits without limit for a thread that may never run (uWSGI).
         _thread.start_new_thread(self._run, ())
 
@@ -82,11 +99,13 @@ class Portal:
         call: what is to be done; when its caller is interrupted, it is cancelled, or its result taken back
         budget: seconds that it may take; infinite by default
 
-        Raises PortalStuck when the budget and half a second have passed.
+        Raises PortalStuck when the budget and half a second have passed, InsidePortal in the portal's own thread.
         """
         caller = _thread.get_ident()
-        if self._exiting or self._thread is None or self._thread == caller:
+        if self.ended or self._thread is None or self._thread == caller:
             self._admit(caller)
+        if not self._warned:
+            self._warn_in_coroutine()
         patience = budget + _SPARE if budget < _LONGEST else -1
         try:
             if caller == self._main:
@@ -99,8 +118,8 @@ class Portal:
         except BaseException:  # KeyboardInterrupt among them: whoever leaves without the result leaves nothing behind
             self._abandon(call)
             raise
-        if self._exiting:
-            self._freeze()
+        if self.ended:
+            halt_daemon()
         try:
             raise call.error
         finally:
@@ -127,19 +146,20 @@ class Portal:
 
     def _admit(self, caller: int) -> None:
         """Before a call: raise unless the loop's thread runs, and is another."""
-        if self._exiting:
-            self._freeze()
+        if self.ended:
+            halt_daemon()
+            raise ClosedError("the interpreter is exiting")
         if self._thread is None and not self._begun():
             raise PortalStuck("the lock library's thread does not run (under uWSGI set enable-threads)")
         if self._thread == caller:
-            raise RuntimeError("a synchronous lock call inside the lock library's own thread would wait for itself")
+            raise InsidePortal("a synchronous lock call inside the lock library's own thread would wait for itself")
 
-    def _freeze(self) -> None:
-        """The interpreter exits: daemon threads stand still, as it has them do itself a moment later."""
-        if _thread.get_ident() == self._main:
-            raise ClosedError("the interpreter is exiting")
-        while True:
-            time.sleep(3600)
+    def _warn_in_coroutine(self) -> None:
+        """Warn once when a coroutine calls, whose loop stands still meanwhile."""
+        if asyncio._get_running_loop() is not None:
+            self._warned = True
+            text = "a synchronous lock call blocks the running event loop; use AsyncRedlock or AsyncSupervisor there"
+            warnings.warn(text, RuntimeWarning, stacklevel=_caller())
 
     def _begun(self) -> bool:
         """Whether the thread has begun to run; waits for it shortly."""
@@ -163,40 +183,52 @@ class Portal:
         call.cancel(self.loop)
 
     def _wake(self) -> None:
-        """Have the loop begin the calls that have come."""
-        if self._calls and not self._woken:
-            self._woken = True
+        """Have the loop begin the calls that have come, unless it was woken since it last did.
+
+        Whoever calls while this is under way finds that it was not woken yet, and wakes it once more.
+        """
+        drained = self._drained
+        if self._calls and self._woken_after != drained:
             self.loop.call_soon_threadsafe(self._drain)
+            self._woken_after = drained
 
     def _drain(self) -> None:
-        self._woken = False
+        self._drained += 1
         calls = self._calls
         while calls:
             calls.popleft().begin()
 
-    def on_close(self, owner: object, close: Callable[[], Coroutine[object, object, None]] | None) -> None:
-        """Have an owner's coroutine run before the loop ends; None takes that back."""
-        if close is None:
-            self._closers.pop(owner, None)
-        else:
-            self._closers[owner] = close
+    @property
+    def inside(self) -> bool:
+        """Whether this is the portal's own thread, which can't wait for a call."""
+        return self._thread == _thread.get_ident()
+
+    def send(self, call: Call[Any]) -> None:
+        """Have a call begin soon, from any thread; nobody waits for what it comes to."""
+        call.abandoned = True
+        self.later(call.begin)
 
     def close(self) -> None:
-        """At exit: closes what runs in the loop, then ends the thread; waits a few seconds at most."""
+        """Close what lives in the loop, then end the thread; waits `CLOSING` at most."""
         if self._thread is None:
             return
+        end = time.monotonic() + CLOSING
 
         async def close_all() -> None:
-            self._exiting = True
-            await asyncio.gather(*(close() for close in list(self._closers.values())))
+            self.ended = True
+            await asyncio.gather(*(resident.close() for resident in list(self.residents)))
 
         try:
             self.call(CoroutineCall(close_all), CLOSING)
         except PortalStuck as stuck:
             _log.warning("%s; left behind at exit", stuck)
         else:
-            self.loop.call_soon_threadsafe(self.loop.stop)
-            self._ended.acquire(True, CLOSING)
+            self.stop()
+            self._ended.acquire(True, max(0.0, end - time.monotonic()))
+
+    def stop(self) -> None:
+        """End the thread as it is."""
+        self.later(self.loop.stop)
 
 
 def _asleep() -> _thread.LockType:
@@ -212,8 +244,8 @@ def _sleep(asleep: _thread.LockType, patience: float) -> None:
         raise PortalStuck("the lock library's thread did not answer in time")
 
 
-def _new_loop() -> asyncio.AbstractEventLoop:
-    """uvloop where it exists; asyncio's where greenlets stand in for threads, which uvloop's C loop would block."""
+def new_loop() -> asyncio.AbstractEventLoop:
+    """uvloop's where it exists; asyncio's where greenlets stand in for threads, which uvloop's C loop would block."""
     if not _green():
         try:
             import uvloop
@@ -224,39 +256,10 @@ def _new_loop() -> asyncio.AbstractEventLoop:
     return asyncio.new_event_loop()
 
 
-def _green() -> bool:
-    """Whether gevent or eventlet has replaced threads."""
-    gevent, eventlet = sys.modules.get("gevent.monkey"), sys.modules.get("eventlet.patcher")
-    return bool(
-        (gevent is not None and gevent.is_module_patched("threading"))
-        or (eventlet is not None and eventlet.is_monkey_patched("thread"))
-    )
-
-
-class _Process:
-    """What this process has: its portal, and those of its ancestors, which must neither run nor be collected here."""
-
-    lock = threading.Lock()
-    portal: Portal | None = None
-    inherited: list[object] = []  # noqa: RUF012  process-wide on purpose
-    warned = False
-
-
-def portal() -> Portal:
-    """This process's portal, started if need be. Warns once when called inside a running loop."""
-    here = _Process.portal
-    if here is None:
-        with _Process.lock:
-            here = _Process.portal = _Process.portal or Portal()
-    running = asyncio._get_running_loop()
-    if running is not None and running is not here.loop and not _Process.warned:
-        _Process.warned = True
-        warnings.warn(
-            "a synchronous lock call blocks the running event loop; use AsyncRedlock or AsyncSupervisor there",
-            RuntimeWarning,
-            stacklevel=_caller(),
-        )
-    return here
+def halt_daemon() -> None:
+    """The interpreter exits: daemon threads go no further, as it has them do itself a moment later."""
+    while threading.current_thread().daemon:
+        time.sleep(3600)
 
 
 def _caller() -> int:
@@ -267,28 +270,10 @@ def _caller() -> int:
     return level
 
 
-def process_lock() -> threading.Lock:
-    """A lock for changes of process-wide state; a forked child has a fresh one."""
-    return _Process.lock
-
-
-def inherit(thing: object) -> None:
-    """Keeps something that belongs to the parent process from being collected, and so closed, in a forked child."""
-    _Process.inherited.append(thing)
-
-
-def _after_fork() -> None:
-    _Process.lock = threading.Lock()
-    if _Process.portal is not None:
-        _Process.inherited.append(_Process.portal)
-        _Process.portal = None
-
-
-def _at_exit() -> None:
-    if _Process.portal is not None:
-        _Process.portal.close()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
-atexit.register(_at_exit)
+def _green() -> bool:
+    """Whether gevent or eventlet has replaced threads."""
+    gevent, eventlet = sys.modules.get("gevent.monkey"), sys.modules.get("eventlet.patcher")
+    return bool(
+        (gevent is not None and gevent.is_module_patched("threading"))
+        or (eventlet is not None and eventlet.is_monkey_patched("thread"))
+    )

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 
 from redlock_cluster.core.retry import RETRY, Wait
 from redlock_cluster.engine.deployments import Deployments, Routing, retry_policy
 from redlock_cluster.errors import ClosedError
 from redlock_cluster.options import DeploymentOptions, Options
 from redlock_cluster.threads.calls import CoroutineCall
-from redlock_cluster.threads.portal import CLOSING, Portal, PortalStuck, inherit, portal, process_lock
+from redlock_cluster.threads.portal import CLOSING, Portal, PortalStuck
+from redlock_cluster.threads.process import ExitPortal, portal
 
 __all__ = ["Binding", "Runtime"]
 
@@ -41,7 +43,12 @@ class Binding:
     )
 
     def __init__(
-        self, portal: Portal, deployments: Deployments, name: str, options: DeploymentOptions, starting: float
+        self,
+        portal: Portal | ExitPortal,
+        deployments: Deployments,
+        name: str,
+        options: DeploymentOptions,
+        starting: float,
     ) -> None:
         self.portal, self.deployments, self.name, self.starting = portal, deployments, name, starting
         self.server_timeout = options.server_timeout
@@ -60,40 +67,44 @@ class Runtime:
     options: the file's
 
     routing: which group has a resource
-    closed: nothing begins any more
     """
 
     def __init__(self, options: Options) -> None:
         self.options, self.routing = options, Routing(options)
-        self.closed = False
+        self._closed: set[str] = set()
         self._bindings: dict[str | None, Binding] = {}
-        self._portal: Portal | None = None
-        self._deployments: Deployments | None = None
+        self._places: dict[Portal | ExitPortal, Deployments] = {}  # of ancestors too, untouched
 
-    def enter(self) -> tuple[Portal, Deployments]:
-        """The portal and the deployments in it; made at the first use in this process, also after a fork."""
-        if self.closed:
+    def enter(self) -> tuple[Portal | ExitPortal, Deployments]:
+        """The portal and the deployments in it; made at the first use in this process, also after a fork.
+
+        Raises ClosedError when every deployment was closed.
+        """
+        here = portal()
+        deployments = self._places.get(here)
+        if deployments is None and not self._all_closed():
+            deployments = self._places.setdefault(here, Deployments(self.options))  # in one step, as in `portal`
+            here.residents.add(deployments)
+        if deployments is None or self._all_closed():  # also meanwhile, by another thread
+            self._places.pop(here, None)
             raise ClosedError("the supervisor is closed")
-        here, deployments = portal(), self._deployments
-        if self._portal is here and deployments is not None:
-            return here, deployments
-        with process_lock():
-            if self._portal is not here or self._deployments is None:
-                if self.closed:
-                    raise ClosedError("the supervisor is closed")
-                if self._deployments is not None:
-                    inherit(self._deployments)
-                self._deployments, self._portal = Deployments(self.options), here
-                here.on_close(self, self._deployments.close)
-            return here, self._deployments
+        return here, deployments
+
+    def _all_closed(self) -> bool:
+        return len(self._closed) == len(self.options.deployments)
 
     def bind(self, deployment: str | None) -> Binding:
-        """A deployment in this process, None: the default one. Raises OptionsError when there is none of that name."""
+        """A deployment in this process, None: the default one.
+
+        Raises OptionsError when there is none of that name, ClosedError when it was closed.
+        """
         binding = self._bindings.get(deployment)
-        if binding is not None and binding.portal is portal() and binding.deployments is self._deployments:
+        if binding is not None and not binding.portal.ended and self._places.get(binding.portal) is binding.deployments:
             return binding
         name = self.named(deployment)
         here, deployments = self.enter()
+        if name in self._closed:
+            raise ClosedError(f"the deployment {name} is closed")
         binding = Binding(here, deployments, name, self.options.deployments[name], self.starting(deployments))
         if binding.starting == 0:
             self._bindings[deployment] = binding
@@ -109,20 +120,32 @@ class Runtime:
 
     def later(self, do: Callable[..., object], *arguments: object) -> None:
         """Have the loop of this process do something soon, if there is one."""
-        if self._portal is not None and self._deployments is not None and not self._deployments.inherited:
-            self._portal.later(do, *arguments)
+        for here, deployments in list(self._places.items()):
+            if not deployments.inherited:
+                here.later(do, *arguments)
 
-    def close(self) -> None:
-        """Close in this process; what an ancestor opened stays as it is."""
-        self.closed = True
-        deployments, self._deployments = self._deployments, None
-        if deployments is None:
-            return
-        if self._portal is not portal():
-            inherit(deployments)
-            return
-        self._portal.on_close(self, None)
-        try:
-            self._portal.call(CoroutineCall(deployments.close), CLOSING)
-        except PortalStuck as stuck:
-            _log.warning("%s; not closed", stuck)
+    def start(self, deployment: str | None) -> None:
+        """Start a deployment, None: all of them. Raises PortalStuck."""
+        self._closed.difference_update(self._names(deployment))
+        here, deployments = self.enter()
+        here.call(CoroutineCall(partial(deployments.start, deployment)), self.starting(deployments))
+
+    def close(self, deployment: str | None) -> None:
+        """Close a deployment, None: all of them, in this process; what an ancestor opened stays as it is."""
+        self._closed.update(self._names(deployment))
+        for here, deployments in list(self._places.items()):
+            if deployments.inherited or here.ended:
+                continue
+            if deployment is None:
+                del self._places[here]
+            call = CoroutineCall(partial(deployments.close, deployment), kept=True)
+            try:
+                if here.inside:
+                    here.send(call)
+                else:
+                    here.call(call, CLOSING)
+            except PortalStuck as stuck:
+                _log.warning("%s; not closed", stuck)
+
+    def _names(self, deployment: str | None) -> list[str]:
+        return list(self.options.deployments) if deployment is None else [deployment]

@@ -752,7 +752,7 @@ def test_calls_end_by_their_policy_when_the_loop_is_blocked_and_leave_nothing(tr
     check_script(
         script(STUCK)
         + textwrap.dedent("""
-        from redlock_cluster.threads.portal import portal
+        from redlock_cluster.threads.process import portal
 
         redlock = Supervisor(sys.argv[1]).start()
         held = {name: redlock.lock(name, 30, wait=0).value for name in ("unlock", "extend", "release", "with")}
@@ -814,7 +814,7 @@ def test_calls_end_by_their_policy_when_the_loop_is_blocked_and_leave_nothing(tr
 def test_close_ends_in_time_when_the_loop_is_blocked(trio: EmbeddedCluster) -> None:
     check_script(
         script("""
-        from redlock_cluster.threads.portal import portal
+        from redlock_cluster.threads.process import portal
         redlock = Supervisor(sys.argv[1]).start()
         portal().loop.call_soon_threadsafe(time.sleep, 0.6)
         redlock.close()

@@ -27,7 +27,7 @@ NOWHERE: dict[str, Any] = {
 def runtime() -> Iterator[Runtime]:
     runtime = Runtime(load_options(NOWHERE))
     yield runtime
-    runtime.close()
+    runtime.close(None)
 
 
 def test_calls_may_take_as_long_as_their_policy_says_and_the_start_besides(runtime: Runtime) -> None:
@@ -48,10 +48,10 @@ def test_way_that_was_found_is_kept_until_the_close(runtime: Runtime) -> None:
     binding.portal.call(CoroutineCall(binding.deployments.start))
     binding = runtime.bind(None)
     assert runtime.bind(None) is binding
-    runtime.close()
+    runtime.close(None)
     with pytest.raises(ClosedError):
         runtime.bind(None)
-    runtime.closed = False
+    runtime.start(None)
     assert runtime.bind(None).deployments is not binding.deployments
 
 
