@@ -24,6 +24,7 @@ from redlock_cluster.options.file import load_options
 from redlock_cluster.results import Lost, Ok, Refused, extended, lost, refused, released, value_of
 from redlock_cluster.threads.calls import Call, CoroutineCall, OperationCall
 from redlock_cluster.threads.portal import InsidePortal, PortalStuck
+from redlock_cluster.threads.process import interrupt
 from redlock_cluster.threads.runtime import Binding, Runtime
 
 __all__ = ["Supervisor"]
@@ -163,22 +164,20 @@ class Supervisor:
         """
         if inspect.iscoroutinefunction(fn):
             raise TypeError(_PLAIN)
-        outcome: Ok[Lease] | Refused | None = None
         guard = self.mutex(resource, ttl, wait=wait)
         try:
-            outcome = self.lock(resource, ttl, wait=wait)
-            if not isinstance(outcome, Ok):
-                return outcome
-            guard.keep(outcome.value)
+            lease = guard.__enter__()
+        except LockNotAcquired as refusal:
+            return refused(refusal.with_traceback(None))
+        try:
             result = fn()
             if inspect.iscoroutine(result):
                 result.close()
                 raise TypeError(_PLAIN)
             return result
         finally:
-            if isinstance(outcome, Ok):
-                self._end_transaction(resource, outcome.value)
-            guard.keep(None)
+            self._end_transaction(resource, lease)
+            guard.lease = None
 
     def mutex(self, resource: Resource, ttl: Seconds, *, wait: Wait = RETRY) -> Mutex:
         """A handle for `with`; arguments as for `lock`."""
@@ -247,22 +246,25 @@ class Supervisor:
         """Releases without waiting to hear of it; nothing happens to a lease that is over."""
         self._runtime.later(abandon, lease)
 
-    def _acquire(self, resource: Resource, ttl: Seconds, wait: Wait) -> Lease:
-        """For handles: as `lock`, but a refusal is raised."""
+    def _interrupt_soon(self) -> None:
+        """For handles: have KeyboardInterrupt reach the main thread once more, from another one."""
+        self._runtime.later(interrupt)
+
+    def _acquire(self, resource: Resource, ttl: Seconds, wait: Wait, receive: Callable[[Lease], None]) -> Lease:
+        """For handles: as `lock`, but a refusal is raised, and the lease is received in the loop's thread."""
+
+        def granted(engine: Engine, outcome: LeaseRecord | LockNotAcquired) -> Lease:
+            if isinstance(outcome, LockNotAcquired):
+                raise outcome
+            lease = Lease(self, engine, outcome)
+            receive(lease)
+            return lease
+
         binding = self._binding()
         call = OperationCall(
-            binding.deployments,
-            binding.name,
-            lambda engine: engine.acquire(resource, ttl, wait),
-            self._granted,
-            abandon,
+            binding.deployments, binding.name, lambda engine: engine.acquire(resource, ttl, wait), granted, abandon
         )
         return _through(binding, call, binding.longest(wait), _fail)
-
-    def _granted(self, engine: Engine, outcome: LeaseRecord | LockNotAcquired) -> Lease:
-        if isinstance(outcome, LockNotAcquired):
-            raise outcome
-        return Lease(self, engine, outcome)
 
     def _locked(self, engine: Engine, outcome: LeaseRecord | LockNotAcquired) -> Ok[Lease] | Refused:
         return refused(outcome) if isinstance(outcome, LockNotAcquired) else Ok(Lease(self, engine, outcome))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from types import TracebackType
 from typing import Generic, Protocol, TypeVar
 
@@ -111,11 +112,17 @@ class AsyncMutex(LockHandle[AsyncLease]):
 class Locker(Protocol):
     """What a synchronous handle asks of the supervisor that made it."""
 
-    def _acquire(self, resource: Resource, ttl: Seconds, wait: Wait) -> Lease:
-        """As `Supervisor.lock`, but a refusal is raised."""
+    def _acquire(self, resource: Resource, ttl: Seconds, wait: Wait, receive: Callable[[Lease], None]) -> Lease:
+        """As `Supervisor.lock`, but a refusal is raised.
+
+        receive: gets the lease before the caller wakes, so that no interrupt can come in between
+        """
 
     def let_go(self, lease: Lease) -> None:
         """Release without waiting to hear of it; nothing happens to a lease that is over."""
+
+    def _interrupt_soon(self) -> None:
+        """Have KeyboardInterrupt reach the main thread once more, a little later."""
 
 
 class Mutex(LockHandle[Lease]):
@@ -144,10 +151,12 @@ class Mutex(LockHandle[Lease]):
     def _acquire(self, wait: Wait) -> Lease:
         self._begin()
         try:
-            self.lease = lease = self._supervisor._acquire(self._resource, self._ttl, wait)
-            return lease
+            return self._supervisor._acquire(self._resource, self._ttl, wait, self._receive)
         finally:
             self._acquiring = False
+
+    def _receive(self, lease: Lease) -> None:
+        self.lease = lease
 
     def extend(self, ttl: Seconds | None = None) -> None:
         """Gives the lease a new ttl from now; left out, the one it has. Raises as `Lease.extend`."""
@@ -175,12 +184,15 @@ class Mutex(LockHandle[Lease]):
                 _complain(problem, error)
         self._inside = False
 
-    def keep(self, lease: Lease | None) -> None:
-        """Takes over a lease as if `with` had acquired it; None lets go of it. For calls that end it themselves."""
-        self.lease, self._inside = lease, lease is not None
-
     def __del__(self) -> None:
         """An interrupt can hit between the body and the release, where no code can catch it."""
+        try:
+            self._drop()
+        except KeyboardInterrupt:  # raised in a finalizer, it would be printed and forgotten
+            self._drop()
+            self._supervisor._interrupt_soon()
+
+    def _drop(self) -> None:
         if self._inside and self.lease is not None:
             self._supervisor.let_go(self.lease)
 

@@ -9,10 +9,12 @@ inherited would disturb the parent (both share the kernel's epoll set).
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import atexit
 import contextlib
 import os
+import signal
 import threading
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
@@ -21,7 +23,7 @@ from weakref import WeakSet
 from redlock_cluster.threads.calls import Call
 from redlock_cluster.threads.portal import CLOSING, Portal, PortalStuck, Resident, halt_daemon, new_loop
 
-__all__ = ["ExitPortal", "portal", "process_lock"]
+__all__ = ["ExitPortal", "interrupt", "portal", "process_lock"]
 
 T = TypeVar("T")
 
@@ -103,6 +105,15 @@ def _made() -> Portal:
 def process_lock() -> threading.RLock:
     """A lock for changes of process-wide state; a forked child has a fresh one."""
     return _Process.lock
+
+
+def interrupt() -> None:
+    """Have the main thread get SIGINT as by Ctrl-C, even if it sleeps."""
+    main = threading.main_thread().ident
+    if hasattr(signal, "pthread_kill") and main is not None:
+        signal.pthread_kill(main, signal.SIGINT)
+    else:
+        _thread.interrupt_main()
 
 
 def _after_fork() -> None:
