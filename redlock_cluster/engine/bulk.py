@@ -152,8 +152,8 @@ class _Flow:
             await (self._wait(WINDOW // CHUNK - 1) if self._under_way else asyncio.sleep(0))
 
     async def ended(self) -> None:
-        """Returns when everything is decided."""
-        await self._wait(0)
+        """Returns when everything is decided; others get their turn even if nothing was asked for."""
+        await (self._wait(0) if self._under_way else asyncio.sleep(0))
 
     async def _wait(self, most: int) -> None:
         while len(self._under_way) > most:

@@ -135,7 +135,7 @@ class _Deployment:
 
     def close_soon(self) -> None:
         """In the loop: close; nobody waits for it."""
-        self._closing = self._loop.create_task(self.close(), name=f"redlock close of {self.name}")
+        self._closing = _Upkeep(self.close(), loop=self._loop, name=f"redlock close of {self.name}")
 
     def _drain(self) -> list[asyncio.Future[object]]:
         """Send what is pending. Done when what was sent so far is answered, server by server."""
@@ -244,20 +244,22 @@ class Deployments:
         """The task that starts a deployment."""
         task = self._starting.get(name)
         if task is None or task.done():
-            task = self._starting[name] = loop.create_task(self._start(name), name=f"redlock start of {name}")
+            task = self._starting[name] = _Upkeep(self._start(name), loop=loop, name=f"redlock start of {name}")
         return task
 
     async def _start(self, name: str) -> None:
-        options = self.options.deployments[name]
+        this, options = asyncio.current_task(), self.options.deployments[name]
         deployment = _Deployment(name, options, self.routing.ring(name), self._ports or Ports())
         try:
             await deployment.start()
+        except (Exception, asyncio.CancelledError):
+            await deployment.close()
+            raise
+        else:
             self._running[name], self.engines[name] = deployment, deployment.engine
         finally:
-            if self._starting.get(name) is asyncio.current_task():
+            if self._starting.get(name) is this:
                 del self._starting[name]
-            if self._running.get(name) is not deployment:
-                await deployment.close()
 
     async def close(self, name: str | None = None) -> None:
         """Close a deployment, None: all of them. It can be started again."""

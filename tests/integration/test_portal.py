@@ -672,6 +672,75 @@ def test_process_ends_soon_while_it_starts(trio: EmbeddedCluster) -> None:
             server.resume()
 
 
+AT_EXIT = """
+import atexit, sys, threading, time
+
+def clean_up():
+    lease.release()
+    mutex.release()
+    assert not lease.valid and not mutex.locked()
+    assert Redlock.unlock("c", token) and not Redlock.is_locked("a")
+    with Redlock.mutex("d", ttl=30, wait=0) as other:
+        assert other.valid
+    assert not other.valid
+    assert Redlock.transaction("d", 30, lambda: 7) == 7
+    assert Redlock.unlock_many([result.value for result in Redlock.lock_many(["e", "f"], 30)]) == [Ok(None)] * 2
+    print("cleaned up")
+
+def at_exit():
+    if sys.version_info < (3, 12):  # later ones start no threads there
+        thread = threading.Thread(target=clean_up)
+        thread.start()
+        thread.join()
+    else:
+        clean_up()
+
+def register(when):
+    if when == sys.argv[2]:
+        atexit.register(at_exit if sys.argv[3] == "in a thread" else clean_up)
+
+register("before the import")
+import redlock_cluster
+register("between import and names")
+from redlock_cluster import Ok, Redlock
+Redlock.start(sys.argv[1])
+register("after the start")
+lease = Redlock.lock("a", 30, wait=0).value
+mutex = Redlock.mutex("b", ttl=30, wait=0)
+mutex.acquire()
+token = Redlock.lock("c", 30, wait=0).value.token
+"""
+
+
+@pytest.mark.parametrize("when", ["before the import", "between import and names", "after the start"])
+@pytest.mark.parametrize("where", ["here", "in a thread"])
+def test_function_at_exit_locks_and_releases_whenever_it_was_registered(
+    trio: EmbeddedCluster, when: str, where: str
+) -> None:
+    assert check_script(AT_EXIT, trio, when, where) == "cleaned up\n"
+    assert left_on(trio.servers) == {}
+
+
+def test_function_at_exit_hears_of_an_outage_in_time(trio: EmbeddedCluster) -> None:
+    output = check_script(
+        textwrap.dedent("""
+        import atexit, sys, time
+
+        def clean_up():
+            began = time.monotonic()
+            print(Redlock.lock("b", 30, wait=0).reason, Redlock.unlock("a", "token").reason)
+            assert time.monotonic() - began < 5
+
+        atexit.register(clean_up)
+        from redlock_cluster import Redlock
+        Redlock.start({"servers": ["redis://127.0.0.1:1"], "connect_timeout": "500ms"})
+        """),
+        trio,
+        logs=True,
+    )
+    assert output == "unavailable unavailable\n"
+
+
 # A loop that does not run
 
 STUCK = """

@@ -1,0 +1,165 @@
+"""Supervisors that nobody closed: their connections go, and it is said once."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+import warnings
+from collections.abc import Iterator
+
+import pytest
+from proxied_servers import LONG, assert_clean, group_of, left_on, run_script
+from proxy import ask
+
+from redlock_cluster import AsyncSupervisor, Supervisor
+from redlock_cluster.testing import EmbeddedCluster
+
+
+@pytest.fixture(autouse=True)
+def _clean(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    yield
+    assert_clean(caplog)
+
+
+@pytest.fixture(scope="module")
+def trio() -> Iterator[EmbeddedCluster]:
+    with group_of(3) as trio:
+        yield trio
+
+
+def connections(trio: EmbeddedCluster) -> int:
+    """How many connections this library has to the servers."""
+    lists = [ask(server.port, "CLIENT", "LIST") for server in trio.servers]
+    return sum(listed.count(b"lib-name=redlock-cluster") for listed in lists if isinstance(listed, bytes))
+
+
+def gone(trio: EmbeddedCluster) -> bool:
+    deadline = time.monotonic() + 5
+    while connections(trio) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    return not connections(trio)
+
+
+async def gone_soon(trio: EmbeddedCluster) -> bool:
+    deadline = time.monotonic() + 5
+    while connections(trio) and time.monotonic() < deadline:
+        await asyncio.sleep(0.005)
+    return not connections(trio)
+
+
+def test_supervisor_that_is_dropped_gives_its_connections_back_and_says_so_once(trio: EmbeddedCluster) -> None:
+    redlock = Supervisor(trio.options).start()
+    assert connections(trio) == 3
+    with pytest.warns(ResourceWarning, match="dropped and not closed") as caught:
+        del redlock
+        gc.collect()
+    assert len(caught) == 1
+    assert gone(trio)
+
+
+async def test_asyncio_supervisor_that_is_dropped_gives_its_connections_back_and_says_so_once(
+    trio: EmbeddedCluster,
+) -> None:
+    redlock = await AsyncSupervisor(trio.options).start()
+    assert connections(trio) == 3
+    with pytest.warns(ResourceWarning, match="dropped and not closed") as caught:
+        del redlock
+        gc.collect()
+    assert len(caught) == 1
+    assert await gone_soon(trio)
+
+
+def test_whatever_works_through_a_supervisor_keeps_it(trio: EmbeddedCluster) -> None:
+    redlock = Supervisor(trio.options)
+    kept = [redlock.deployment("default"), redlock.mutex("a", LONG, wait=0), redlock.lock("b", LONG, wait=0).value]  # type: ignore[union-attr]
+    del redlock
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        while len(kept) > 1:
+            del kept[0]
+            gc.collect()
+            assert connections(trio) == 3
+    kept[0].release()  # type: ignore[union-attr]
+    assert left_on(trio.servers) == {}
+    with pytest.warns(ResourceWarning):
+        kept.clear()
+        gc.collect()
+    assert gone(trio)
+
+
+async def test_whatever_works_through_an_asyncio_supervisor_keeps_it(trio: EmbeddedCluster) -> None:
+    redlock = AsyncSupervisor(trio.options)
+    lease = (await redlock.lock("b", LONG, wait=0)).value  # type: ignore[union-attr]
+    kept = [redlock.deployment("default"), redlock.mutex("a", LONG, wait=0), lease]
+    del redlock, lease
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        while len(kept) > 1:
+            del kept[0]
+            gc.collect()
+            assert connections(trio) == 3
+    await kept[0].release()  # type: ignore[union-attr]
+    assert left_on(trio.servers) == {}
+    with pytest.warns(ResourceWarning):
+        kept.clear()
+        gc.collect()
+    assert await gone_soon(trio)
+
+
+async def test_supervisors_that_were_closed_or_never_started_say_nothing(trio: EmbeddedCluster) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Supervisor(trio.options)
+        AsyncSupervisor(trio.options)
+        with Supervisor(trio.options) as redlock:
+            del redlock
+        async with AsyncSupervisor(trio.options) as other:
+            del other
+        gc.collect()
+    assert await gone_soon(trio)
+
+
+LOOPS = """
+import asyncio, gc, socket, sys, threading
+from redlock_cluster import *
+
+kind, options = sys.argv[2], sys.argv[1]
+hole = socket.socket()
+hole.bind(("127.0.0.1", 0))
+hole.listen(0)  # nobody accepts, and the queue is full: packets are dropped
+full = [socket.socket() for _ in range(3)]
+for each in full:
+    each.setblocking(False)
+    each.connect_ex(hole.getsockname())
+refused = {"servers": ["redis://127.0.0.1:1"], "reconnection_interval": "60s"}
+swallowed = {"servers": [f"redis://127.0.0.1:{hole.getsockname()[1]}"], "connect_timeout": "60s"}
+given = {"serving": options, "waiting": refused, "connecting": swallowed}[kind]
+
+async def use(redlock):
+    starting = asyncio.ensure_future(redlock.start(given))
+    await asyncio.wait({starting}, timeout=0.2)
+    starting.cancel()  # the test's own task
+    await asyncio.wait({starting})
+    if kind == "serving":
+        assert await redlock.unlock("a", (await redlock.lock("a", 30, wait=0)).value)
+
+import redlock_cluster
+for loops in (asyncio.new_event_loop, __import__("uvloop").new_event_loop):
+    for _ in range(2):
+        loop = loops()
+        loop.run_until_complete(use(AsyncRedlock))
+        loop.close()
+        gc.collect()
+    asyncio.run(use(AsyncRedlock))
+gc.collect()
+print("done")
+"""
+
+
+@pytest.mark.parametrize("kind", ["serving", "waiting", "connecting"])
+def test_loops_closed_without_clean_up_make_no_noise(trio: EmbeddedCluster, kind: str) -> None:
+    done = run_script(LOOPS, str(trio.options_path), kind, timeout=20, warnings="default")
+    noise = [line for line in done.stderr.splitlines() if "redlock" in line.lower() or "Task" in line]
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+    assert noise == [], done.stderr
