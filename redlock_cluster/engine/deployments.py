@@ -192,6 +192,7 @@ class Deployments:
 
     source: path, mapping or options
     ports: the world around them; left out, the real one
+    closed: names of those that no call starts
 
     options: the file's
     routing: which group has a resource
@@ -200,10 +201,10 @@ class Deployments:
     The first call starts those that were not closed. One that is dropped without `close` is closed all the same.
     """
 
-    def __init__(self, source: Source | Options, ports: Ports | None = None) -> None:
+    def __init__(self, source: Source | Options, ports: Ports | None = None, closed: Iterable[str] = ()) -> None:
         self._running: dict[str, _Deployment] = {}
         self._starting: dict[str, asyncio.Task[None]] = {}
-        self._closed: set[str] = set()
+        self._closed = set(closed)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._generation = Generation.number
         self._ports = ports

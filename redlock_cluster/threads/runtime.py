@@ -83,7 +83,8 @@ class Runtime:
         here = portal()
         deployments = self._places.get(here)
         if deployments is None and not self._all_closed():
-            deployments = self._places.setdefault(here, Deployments(self.options))  # in one step, as in `portal`
+            made = Deployments(self.options, closed=self._closed)
+            deployments = self._places.setdefault(here, made)  # in one step, as in `portal`
             here.residents.add(deployments)
         if deployments is None or self._all_closed():  # also meanwhile, by another thread
             self._places.pop(here, None)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from uhashring import HashRing
 
-from redlock_cluster import AsyncSupervisor, Err, Ok, OptionsError, Supervisor
+from redlock_cluster import AsyncSupervisor, ClosedError, Err, Ok, OptionsError, Supervisor
 
 from .adapter import eventually
 from .conftest import Make
@@ -226,6 +226,48 @@ class TestDeployments:
         lease = await reports.held(resource)
         assert await api.unlock(resource, lease) == Err("not_held")
         assert await reports.is_locked(resource)
+        reports.end_threads()
+
+    async def test_closing_one_deployment_leaves_the_others(self, make: Make, trio: ServerGroup, resource: str) -> None:
+        api = await make(self.options(trio, "orders"))
+        held = await api.held(resource)
+        reports = await api.deployment("reports")
+        for _ in range(2):
+            lease = await reports.held(resource)
+            assert await reports.unlock(resource, lease) == Ok(None)
+            await reports.close()
+            with pytest.raises(ClosedError):
+                await reports.lock(resource)
+            status = await api.status()
+            assert [cluster.name for cluster in status.clusters] == ["orders"]
+            assert await api.extend(resource, held, 30)
+            await reports.start()
+        await reports.close()
+        await api.start()
+        assert await reports.lock(resource)
+        assert await api.unlock(resource, held) == Ok(None)
+        await api.close()
+        for closed in (api, reports):
+            with pytest.raises(ClosedError):
+                await closed.lock(resource)
+        reports.end_threads()
+
+    async def test_deployment_may_be_closed_before_the_start_and_started_alone(
+        self, make: Make, trio: ServerGroup, resource: str
+    ) -> None:
+        api = await make(self.options(trio, "orders"), start=False)
+        reports = await api.deployment("reports")
+        await reports.close()
+        with pytest.raises(ClosedError):
+            await reports.lock(resource)
+        assert await api.lock(resource)
+        assert [cluster.name for cluster in (await api.status()).clusters] == ["orders"]
+        await api.close()
+        await reports.start()
+        assert await reports.lock(resource)
+        assert [cluster.name for cluster in (await api.status()).clusters] == ["reports"]
+        with pytest.raises(ClosedError):
+            await api.lock(resource)
         reports.end_threads()
 
     async def test_status_shows_each_deployment(self, make: Make, trio: ServerGroup) -> None:
