@@ -80,8 +80,8 @@ class SimulatedClient:
         self.name, self.clock, self._network = name, clock, world.network
         self.process = Process(world.loop, name)
         entropy = SeededEntropy(stream(world.seed, f"client {name}"))
-        deployments = Deployments(options, Ports(view, world.network.dialer(name), entropy))
-        self.supervisor = AsyncSupervisor.over(deployments, deployments.options.default)
+        self._deployments = Deployments(options, Ports(view, world.network.dialer(name), entropy))
+        self.supervisor = AsyncSupervisor.over(self._deployments, self._deployments.options.default)
 
     def spawn(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Runs a coroutine in the client's process."""
@@ -113,6 +113,11 @@ class SimulatedClient:
         for connection in list(self._network.connections.values()):
             if connection.client == self.name:
                 connection.orphan(unnoticed)
+
+
+    def bury(self) -> None:
+        """The world has ended: nothing of it is dropped unclosed."""
+        self._deployments.abandon()
 
 
 class Simulation:
@@ -194,6 +199,8 @@ class Simulation:
             client.process.bury()
         self.loop.run_until_complete(_cancel_others())
         self.loop.close()
+        for client in self.clients:
+            client.bury()
 
     def __enter__(self) -> Self:
         return self
