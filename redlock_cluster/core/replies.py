@@ -55,6 +55,11 @@ class ErrorReply(Exception):
         return self.code in _REFUSALS
 
     @property
+    def read_only(self) -> bool:
+        """Whether the server is a replica, or has become one. Scripts before Redis 7 say so inside another error."""
+        return self.code == "READONLY" or "-READONLY " in self.text
+
+    @property
     def wrong_type(self) -> bool:
         """Whether the key holds a value of another type than the command is for.
 

@@ -35,6 +35,7 @@ from redlock_cluster.core.votes import ServerVote, Vote
 __all__ = ["AcquisitionTally", "ComparisonTally", "InspectionTally", "Outcome", "Standing", "Tally", "quorum_of"]
 
 _GONE: Final = "does not hold the token"
+_NOT_ASKED: Final = "not asked: too few servers of its group are usable"
 
 
 def quorum_of(size: int) -> int:
@@ -163,6 +164,12 @@ class AcquisitionTally(Tally):
             self.absent, self.details = unasked, why
         if won:
             self.standing = Standing.WON
+
+    def ask_nobody(self, unasked: int, why: Mapping[int, str]) -> None:
+        """Nothing is sent, because the usable servers are no quorum; before all else. Arguments as for `start_from`."""
+        self.absent = unasked
+        self.details = {index: why.get(index, _NOT_ASKED) for index in range(self.size)}
+        self.weigh()
 
     def count(self, index: int, answer: Answer) -> Standing | None:
         """Count a server's answer, even after its time-out. Returns the standing if that has changed it."""

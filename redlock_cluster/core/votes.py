@@ -25,8 +25,8 @@ class ServerVote:
     """How one server voted, and why as far as it said.
 
     server: its name (`host:port` or `unix:path`)
-    vote: None while a decided round had not heard it
-    detail: the error's text, or who holds the key; never a whole token
+    vote: None while a decided round had not heard it, or when the server was not asked
+    detail: the error's text, who holds the key, or why it was not asked; never a whole token
     """
 
     server: str
@@ -34,5 +34,6 @@ class ServerVote:
     detail: str = ""
 
     def __str__(self) -> str:
-        said = "no answer yet" if self.vote is None else self.vote.value
-        return f"{self.server} {said} ({self.detail})" if self.detail else f"{self.server} {said}"
+        if self.vote is None:
+            return f"{self.server} {self.detail or 'no answer yet'}"
+        return f"{self.server} {self.vote.value} ({self.detail})" if self.detail else f"{self.server} {self.vote.value}"

@@ -23,6 +23,7 @@ import asyncio
 import enum
 import logging
 from collections.abc import Callable
+from typing import ClassVar
 
 from redlock_cluster.core.decision import Decision
 from redlock_cluster.core.dialect import Dialect
@@ -52,6 +53,8 @@ class Attempt(Round[AcquisitionTally]):
 
     __slots__ = ("mode", "sent", "token", "ttl_ms")
 
+    asks: ClassVar[str] = "acquire"
+
     def __init__(self, group: Group, key: bytes, mode: LockMode, ttl_ms: int, patience: float) -> None:
         Round.__init__(self, group, key, patience)
         self.mode, self.ttl_ms = mode, ttl_ms
@@ -66,9 +69,7 @@ class Attempt(Round[AcquisitionTally]):
             self.sent = pipeline.usable
             pipeline.send(self)
         else:
-            tally = self._begin_alone(AcquisitionTally(self.group.size))
-            tally.start_from(0, pipeline.unusable, pipeline.why, False)
-            tally.weigh()
+            self._begin_alone(AcquisitionTally(self.group.size)).ask_nobody(pipeline.unusable, pipeline.why)
             self.decided = True
 
     def _matters(self) -> bool:

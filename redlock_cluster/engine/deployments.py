@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import socket
 import sys
@@ -12,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Final
 
+from redlock_cluster.core.exclusive import EXCLUSIVE
 from redlock_cluster.core.retry import RetryPolicy
 from redlock_cluster.core.ring import Ring
 from redlock_cluster.core.timing import Interval, Timing
@@ -20,6 +20,7 @@ from redlock_cluster.engine.acquire import Retries
 from redlock_cluster.engine.engine import Engine
 from redlock_cluster.engine.group import Group
 from redlock_cluster.engine.pending import PendingReleases
+from redlock_cluster.engine.probe import probe
 from redlock_cluster.engine.status import ClusterStatus, Status
 from redlock_cluster.errors import ClosedError, OptionsError
 from redlock_cluster.lua import SCRIPTS
@@ -33,8 +34,6 @@ from redlock_cluster.wire.keeper import Keeper
 from redlock_cluster.wire.ports import Ports
 
 __all__ = ["Deployments", "Routing", "Source", "retry_policy"]
-
-_log = logging.getLogger(__name__)
 
 Source = str | os.PathLike[str] | Mapping[str, object]
 """Where options come from: the path of a YAML file, or a mapping of the same shape."""
@@ -70,8 +69,11 @@ class _Deployment:
         flusher, self._deadlines = Flusher(self._loop), Deadlines(self._loop, ports.clock)
         self._pending = PendingReleases(ports.clock)
         owner = options.owner or f"{socket.gethostname()}:{os.getpid()}"
-        tokens = Tokens(ports.entropy.texts, owner.encode())
-        handshake = Handshake(f"{options.key_prefix}probe", tuple(script.source for script in SCRIPTS))
+        tokens = self._tokens = Tokens(ports.entropy.texts, owner.encode())
+        # No resource is empty, so none has the prefix alone as its key.
+        self._probe_key = options.key_prefix.encode()
+        self._probe_ttl_ms = max(1, round(options.server_timeout * 1000))
+        handshake = Handshake(options.key_prefix, tuple(script.source for script in SCRIPTS))
         self._groups = {
             group.name: Group(
                 group, options, timing, ports, flusher, self._deadlines, self._pending, tokens, handshake, self._prepare
@@ -98,6 +100,12 @@ class _Deployment:
     async def _prepare(self, keeper: Keeper, connection: Connection) -> None:
         """Before a new connection serves: what was not released on earlier ones is."""
         self._pending.settle(keeper, connection)
+        self._probe(keeper, connection)
+
+    def _probe(self, keeper: Keeper, connection: Connection | None) -> None:
+        """Whether a server that refuses something still does."""
+        if keeper.refusals and connection is not None and not connection.impaired:
+            probe(keeper, connection, EXCLUSIVE, self._probe_key, self._tokens.new(), self._probe_ttl_ms)
 
     async def start(self) -> None:
         """Connect to every server; return when each has connected or failed once. Never fails for want of servers."""
@@ -108,16 +116,15 @@ class _Deployment:
         for keeper in self._keepers:
             await keeper.attempted.wait()
         for group in self._groups.values():
-            if not group.status().available:
-                first = [pool.keepers[0] for pool in group.pools]
-                down = ", ".join(f"{keeper.name}: {keeper.error}" for keeper in first if keeper.error)
-                _log.warning("group %s has no quorum of servers (%s); reconnecting", group.name, down)
+            group.watch()
 
     async def close(self) -> None:
         """Let what was sent be answered (for a server timeout at most), then close every connection."""
         if self.engine.closed:
             return
         self.engine.close()
+        for group in self._groups.values():
+            group.unwatch()
         if self._health is not None:
             self._health.cancel()
         try:
@@ -153,7 +160,10 @@ class _Deployment:
         now = self._clock()
         for keeper in self._keepers:
             keeper.check(now)
+            self._probe(keeper, keeper.connection)
             self._pending.settle(keeper, keeper.connection, _SETTLED_AT_ONCE)
+        for group in self._groups.values():
+            group.check()
         self._health = self._loop.call_later(self._options.health_check_interval, self._check)
 
     def status(self) -> ClusterStatus:

@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import logging
+from typing import ClassVar
 
 from redlock_cluster.core.decision import Decision
 from redlock_cluster.core.dialect import SCRIPTED, Dialect
@@ -41,6 +42,8 @@ class _ExtensionRound(Comparison):
     """
 
     __slots__ = ("terms", "valid_until")
+
+    asks: ClassVar[str] = "extend"
 
     def __init__(
         self, group: Group, key: bytes, token: Token, mode: LockMode, terms: Terms, record: LeaseRecord | None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+
 from redlock_cluster.core.decision import Decision
 from redlock_cluster.core.tally import quorum_of
 from redlock_cluster.core.timing import Timing
@@ -14,10 +17,12 @@ from redlock_cluster.wire.deadlines import Deadlines
 from redlock_cluster.wire.handshake import Handshake
 from redlock_cluster.wire.keeper import OnConnected
 from redlock_cluster.wire.pipeline import Pipeline
-from redlock_cluster.wire.pool import Pool, ServerState
+from redlock_cluster.wire.pool import Pool
 from redlock_cluster.wire.ports import Ports
 
 __all__ = ["Group"]
+
+_log = logging.getLogger(__name__)
 
 
 class Group:
@@ -56,12 +61,59 @@ class Group:
             Pool(server, index, options, ports, flusher, handshake, on_connected)
             for index, server in enumerate(group.servers)
         )
+        self._loop = asyncio.get_running_loop()
+        self._watched = self._looking = self._told = False
         self.names = tuple(pool.name for pool in self.pools)
         self.pipelines = tuple(
-            Pipeline(keepers, self.quorum, self.clock, flusher, deadlines)
+            Pipeline(keepers, self.quorum, self.clock, flusher, deadlines, self._changed)
             for keepers in zip(*(pool.keepers for pool in self.pools), strict=True)
         )
         self.extensions: dict[Token, Decision] = {}
+        self._keepers = tuple(keeper for pool in self.pools for keeper in pool.keepers)
+        for keeper in self._keepers:
+            keeper.meet(self._keepers)
+
+    # --- what the operator is told ---------------------------------------------------------------------------------
+
+    def watch(self) -> None:
+        """From now on, log that the servers are no quorum, if it is so now or comes to that."""
+        self._watched = True
+        if not self.available:
+            self._tell("has no quorum of servers")
+
+    def unwatch(self) -> None:
+        """The connections are about to be closed: that is no news."""
+        self._watched = False
+
+    def check(self) -> None:
+        """At each health check: log that there is a quorum again. Not earlier, so that one that comes and goes with
+        every round fills no log."""
+        if self._told and self.available:
+            self._told = False
+            _log.warning("group %s has a quorum of servers again", self.name)
+
+    def _changed(self) -> None:
+        """Something about the servers has changed: look at the end of the turn, when what belongs to it has, too."""
+        if self._watched and not self._told and not self._looking:
+            self._looking = True
+            self._loop.call_soon(self._look)
+
+    def _look(self) -> None:
+        self._looking = False
+        # `asyncio.run` cancels every task at its end, keepers among them.
+        leaving = any(keeper.leaving for keeper in self._keepers)
+        if self._watched and not self._told and not leaving and not self.available:
+            self._tell("has lost its quorum of servers")
+
+    def _tell(self, what: str) -> None:
+        self._told = True
+        why = "; ".join(f"{pool.name}: {pool.why}" for pool in self.pools if not pool.able)
+        _log.warning("group %s %s (%s)", self.name, what, why)
+
+    @property
+    def available(self) -> bool:
+        """Whether a quorum of its servers would vote."""
+        return sum(pool.able for pool in self.pools) >= self.quorum
 
     def status(self) -> GroupStatus:
         """A snapshot."""
@@ -73,12 +125,13 @@ class Group:
                 since=max(0.0, now - pool.since),
                 last_error=pool.last_error,
                 version=pool.version,
+                warning=pool.warning,
                 latency=pool.latency,
+                latency_age=None if pool.latency is None else max(0.0, now - pool.measured_at),
                 connections=pool.connections,
                 reconnects=pool.reconnects,
                 pending_releases=self.pending.count(pool.keepers),
             )
             for pool in self.pools
         )
-        able = sum(server.state in (ServerState.UP, ServerState.PARTIAL) for server in servers)
-        return GroupStatus(self.name, self.weight, servers, able >= self.quorum)
+        return GroupStatus(self.name, self.weight, servers, self.available)

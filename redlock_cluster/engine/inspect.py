@@ -41,9 +41,7 @@ class Inspection(Round[InspectionTally]):
         if pipeline.enough:
             pipeline.send(self)
         else:
-            tally = self._begin_alone(InspectionTally(self.group.size))
-            tally.start_from(0, pipeline.unusable, pipeline.why, False)
-            tally.weigh()
+            self._begin_alone(InspectionTally(self.group.size)).ask_nobody(pipeline.unusable, pipeline.why)
             self.decided = True
         return self
 

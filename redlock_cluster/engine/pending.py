@@ -75,6 +75,7 @@ class PendingRelease:
 
     def reply(self, connection: Connection, value: object) -> None:
         """Released, or not there: settled. NOSCRIPT: the script in full. Other errors: at the next health check."""
+        self.keeper.note_reply(connection, "release", value)
         if isinstance(value, ErrorReply) and not value.wrong_type:
             if value.code == "NOSCRIPT" and not self._in_full:
                 self._in_full = True

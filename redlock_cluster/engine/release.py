@@ -12,7 +12,7 @@ Nobody can stop a release: who waits for it may go.
 from __future__ import annotations
 
 import logging
-from typing import Final
+from typing import ClassVar, Final
 
 from redlock_cluster.core.decision import Settled
 from redlock_cluster.core.dialect import SCRIPTED, Dialect
@@ -47,6 +47,8 @@ class Release(Comparison):
     """
 
     __slots__ = ("_resource",)
+
+    asks: ClassVar[str] = "release"
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from binascii import crc32
-from typing import Final, Generic, TypeVar
+from typing import ClassVar, Final, Generic, TypeVar
 
 from redlock_cluster.core.dialect import Dialect
 from redlock_cluster.core.mode import Command
@@ -45,6 +45,8 @@ Context = tuple[str, str, tuple[ServerVote, ...], float]
 class Round(Message, Generic[T]):
     """A round in flight.
 
+    asks: the kind of command, of which servers are remembered that refuse it; "" where nobody minds
+
     group: the servers that vote
     key: what it is about
     patience: seconds that votes are waited for
@@ -53,6 +55,8 @@ class Round(Message, Generic[T]):
     """
 
     __slots__ = ("_in_full", "_tally", "group", "key", "pipeline")
+
+    asks: ClassVar[str] = ""
 
     def __init__(self, group: Group, key: bytes, patience: float) -> None:
         Message.__init__(self, patience)
@@ -137,8 +141,10 @@ class Round(Message, Generic[T]):
                 self._wait_alone()
             self._in_full |= bit
             connection.send(self._words(connection.dialect, True)[0], self)
-        else:
-            self._count(connection, value)
+            return
+        if self.asks and (self.pipeline.refused or isinstance(value, ErrorReply)):
+            self.pipeline.keepers[connection.index].note_reply(connection, self.asks, value)
+        self._count(connection, value)
 
     def lost(self, connection: Connection) -> None:
         """The connection broke: ABSENT."""

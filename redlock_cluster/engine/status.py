@@ -14,11 +14,13 @@ class ServerStatus:
     """A server.
 
     name: `host:port` or `unix:path`
-    state: how its connections are
-    since: seconds the state has lasted, counted from the last connect or disconnect
-    last_error: the last failure, "" when there was none; it stays after a reconnection
+    state: how its connections are, and whether it refuses commands
+    since: seconds since the last connect or disconnect, or since it began or ceased to refuse
+    last_error: what it refuses, in its words; else the last failure, "" when there was none, which stays
     version: such as `valkey 9.1.2`, "" before the first connection
-    latency: seconds of the last health check, None before the first connection
+    warning: what about its configuration endangers locks, "" when nothing is known
+    latency: seconds of the newest health check, None before the first connection
+    latency_age: seconds since that one was answered, None before
     connections: serving ones, of `pool_size`
     reconnects: connections made anew, over the whole pool
     pending_releases: tokens to be released there once it can be asked again
@@ -29,7 +31,9 @@ class ServerStatus:
     since: float
     last_error: str
     version: str
+    warning: str
     latency: float | None
+    latency_age: float | None
     connections: int
     reconnects: int
     pending_releases: int

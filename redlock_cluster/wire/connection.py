@@ -40,6 +40,8 @@ HEAD_START: Final = 100
 
 _MISSING: Final = object()
 
+_UNASKED: Final = "the server sent a reply that nobody had asked for"
+
 _WITH_ELEMENTS: Final = (b"*", b"%", b"~", b">", b"|")
 """What replies begin with that consist of others."""
 
@@ -355,7 +357,7 @@ class Connection(asyncio.Protocol):
         waiting, heard, position, end = self.waiting, False, 0, len(replies)
         while position < end and self.alive:
             if not waiting:
-                self.abort("the server sent a reply that nobody had asked for")
+                self.abort(_UNASKED if heard or self.heard else _greeting(replies[position]))
                 return
             heard, first = True, waiting[0]
             if isinstance(first, Series):
@@ -383,6 +385,15 @@ class Connection(asyncio.Protocol):
         self._unfinished += size
         if self._unfinished > MAX_REPLY:
             self.abort("the server sent a reply without an end")
+
+
+def _greeting(reply: object) -> str:
+    """Why a connection is over on which the server spoke first.
+
+    One that takes no more clients, or is in protected mode, says so at once and hangs up. Once it was told something,
+    an error may repeat that, a password among it, and is not shown.
+    """
+    return reply.text if isinstance(reply, ErrorReply) else _UNASKED
 
 
 class _Answer:

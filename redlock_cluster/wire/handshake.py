@@ -18,6 +18,7 @@ __all__ = ["Facts", "Handshake"]
 _NOT_YET = frozenset({"LOADING", "BUSY", "MASTERDOWN", "NOAUTH"})
 _SHOWN = frozenset({"WRONGPASS", "NOAUTH", "NOPERM", "LOADING", "DENIED"})
 
+_FULL = "ERR max number of clients"
 _OLD_REFUSALS = ("ERR invalid password", "ERR Client sent AUTH, but no password is set")
 
 
@@ -29,12 +30,14 @@ class Facts:
     client_id: our connection's number there, None where it would not say
     version: such as `valkey 9.1.2`, "" where it would not say
     dialect: what it understands
+    warning: what about its configuration endangers keys, "" where nothing is known
     """
 
     run_id: str
     client_id: int | None
     version: str
     dialect: Dialect
+    warning: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +54,10 @@ class Handshake:
     async def perform(self, connection: Connection, server: ServerOptions) -> Facts:
         """Authenticate, select the database, ask.
 
-        Raises ConnectionFailed when the server refuses, is no Redis-protocol server, or can't serve now (loading,
-        replica).
+        Raises ConnectionFailed when the server refuses, is no Redis-protocol server, can't serve now (loading,
+        replica), or is a node of a Redis Cluster.
         """
-        resp3 = await _hello(connection, server)
+        resp3, hello = await _hello(connection, server)
         if server.database:
             selected = await connection.request("SELECT", server.database)
             if isinstance(selected, ErrorReply):
@@ -62,7 +65,7 @@ class Handshake:
         for name, value in (("LIB-NAME", "redlock-cluster"), ("LIB-VER", _own_version())):
             connection.request("CLIENT", "SETINFO", name, value)
         client_id = connection.request("CLIENT", "ID")
-        about = [connection.request("INFO", section) for section in ("server", "replication")]
+        about = [connection.request("INFO", section) for section in ("server", "replication", "memory")]
         probed = [connection.request(*words) for words in probes(self.probe_key)]
         for source in self.scripts:
             connection.request("SCRIPT", "LOAD", source)
@@ -70,24 +73,28 @@ class Handshake:
         for reply in replies:
             if isinstance(reply, ErrorReply) and reply.code in _NOT_YET:
                 raise ConnectionFailed(reply.text)
-        info = _info(await about[0]) | _info(await about[1])
-        _require_master(info)
+        info = hello | {name: text for reply in about for name, text in _info(await reply).items()}
+        _require_independent(info)
         number = await client_id
         return Facts(
             run_id=info.get("run_id", ""),
             client_id=number if type(number) is int else None,
             version=_version_in(info),
             dialect=dialect_of(replies, resp3),
+            warning=_warning(info),
         )
 
 
-async def _hello(connection: Connection, server: ServerOptions) -> bool:
-    """`HELLO 3`; servers that don't know it (before Redis 6) get `AUTH` and stay with RESP2. Whether it is RESP3."""
+async def _hello(connection: Connection, server: ServerOptions) -> tuple[bool, dict[str, str]]:
+    """`HELLO 3`; servers that don't know it (before Redis 6) get `AUTH` and stay with RESP2.
+
+    Returns whether it is RESP3, and what the server said of itself.
+    """
     password = server.password.get_secret_value() if server.password is not None else None
     credentials = () if password is None else ("AUTH", server.username or "default", password)
     reply = await connection.request("HELLO", 3, *credentials)
     if isinstance(reply, (dict, list)):
-        return isinstance(reply, dict)
+        return (True, _texts(reply)) if isinstance(reply, dict) else (False, {})
     if isinstance(reply, ErrorReply) and reply.code in _SHOWN:
         raise ConnectionFailed(_authentication(reply, password))
     if password is not None:
@@ -98,14 +105,20 @@ async def _hello(connection: Connection, server: ServerOptions) -> bool:
     reply = await connection.request("PING")
     if reply != b"PONG":
         raise ConnectionFailed(_authentication(reply, password))
-    return False
+    return False, {}
+
+
+def _texts(reply: dict[object, object]) -> dict[str, str]:
+    """The names and values of a map that are texts."""
+    pairs = [(name, value) for name, value in reply.items() if isinstance(name, bytes) and isinstance(value, bytes)]
+    return {name.decode("utf-8", "replace"): value.decode("utf-8", "replace") for name, value in pairs}
 
 
 def _authentication(reply: object, password: str | None) -> str:
     """Why the handshake failed, without what an error may repeat: old servers echo a command's arguments."""
     if not isinstance(reply, ErrorReply):
         return "what answers there is not a Redis-protocol server"
-    if reply.code in _SHOWN or (password and reply.text in _OLD_REFUSALS):
+    if reply.code in _SHOWN or reply.text.startswith(_FULL) or (password and reply.text in _OLD_REFUSALS):
         return reply.text.replace(password, "…") if password else reply.text
     if password and password in reply.text:
         return "the server refused the handshake"
@@ -120,11 +133,28 @@ def _info(reply: object) -> dict[str, str]:
     return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
 
 
-def _require_master(info: dict[str, str]) -> None:
+def _require_independent(info: dict[str, str]) -> None:
+    """Raises ConnectionFailed for a server that should not vote.
+
+    info: what INFO and HELLO say; a restricted user may see the latter alone
+    """
     if info.get("role", "master") != "master":
         raise ConnectionFailed("it is a replica; the servers of a group must be independent masters")
-    if "sentinel" in (info.get("redis_mode"), info.get("server_mode")):
+    modes = [info.get(name) for name in ("mode", "redis_mode", "server_mode")]
+    if "sentinel" in modes:
         raise ConnectionFailed("it is a Sentinel, which keeps no keys")
+    if "cluster" in modes:
+        raise ConnectionFailed(
+            "it is a node of a Redis Cluster; a group needs standalone servers, started with cluster-enabled no"
+        )
+
+
+def _warning(info: dict[str, str]) -> str:
+    policy = info.get("maxmemory_policy", "noeviction")
+    if policy == "noeviction" or info.get("maxmemory", "0") == "0":
+        return ""
+    name = "".join(c for c in policy[:64] if c.isprintable())
+    return f"it may evict keys before their time; set maxmemory-policy to noeviction (it is {name})"
 
 
 def _version_in(info: dict[str, str]) -> str:

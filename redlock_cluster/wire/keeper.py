@@ -18,6 +18,7 @@ from typing import Final
 
 from hiredis import pack_command
 
+from redlock_cluster.core.replies import ErrorReply
 from redlock_cluster.core.timing import Interval
 from redlock_cluster.options import DeploymentOptions, ServerOptions
 from redlock_cluster.wire.connection import Connection, Flusher, Upstream
@@ -32,6 +33,8 @@ _log = logging.getLogger(__name__)
 _GRACE: Final = 0.01  # seconds that a suspect connection gets at least
 _QUIET_TURNS: Final = 5
 _CLOSING_TURNS: Final = 50  # milliseconds at least
+
+_MOST_SHOWN: Final = 256
 
 _TIME: Final = pack_command((b"TIME",))
 
@@ -53,9 +56,11 @@ class Keeper:
     facts: what the server said on the newest connection, None before the first
     attempted: set once the first attempt has ended
     error: why there is no connection, "" while there is one; last_error: the same, but it stays
+    refusals: by kind of command, in what words the server refuses it
     since: engine time of the last change
-    latency: seconds that the last health check (or the handshake) took, None before
+    latency: seconds that the last health check (or the handshake) took, None before; measured_at: when, engine time
     reconnects: connections after the first one
+    leaving: it ends its connection for good
     """
 
     def __init__(
@@ -73,8 +78,11 @@ class Keeper:
         self.attempted = asyncio.Event()
         self.facts: Facts | None = None
         self.error, self.last_error = "not connected yet", ""
+        self.refusals: dict[str, str] = {}
         self.latency: float | None = None
+        self.measured_at = 0.0
         self.reconnects = 0
+        self.leaving = False
         self._clock, self._dial, self._entropy = ports.clock, ports.dial, ports.entropy
         self.since = self._checked_at = self._clock()
         self._server, self._options, self._flusher = server, options, flusher
@@ -83,6 +91,7 @@ class Keeper:
         self._loop = asyncio.get_running_loop()
         self._upstream: Upstream | None = None
         self._predecessors = Predecessors(self.name)
+        self._group: tuple[Keeper, ...] = ()
         self._broken = asyncio.Event()
         self._checked: tuple[Connection | None, int] = (None, 0)
         self._closing = False
@@ -92,6 +101,10 @@ class Keeper:
     def serve(self, upstream: Upstream) -> None:
         """From now on every connection serves this pipeline."""
         self._upstream = upstream
+
+    def meet(self, group: tuple[Keeper, ...]) -> None:
+        """These are the keepers of all servers of its group, its own among them."""
+        self._group = group
 
     def overdue(self, waited: float) -> None:
         """An answer was waited for in vain, so many seconds: after a full server timeout it is silent."""
@@ -124,14 +137,47 @@ class Keeper:
         return connection.request("TIME") if connection is not None and connection.waiting else None
 
     def _changed(self) -> None:
-        """The connection came, went or fell silent."""
+        """The connection came, went or fell silent, or the server refuses what it did before, or no longer."""
         if self._upstream is not None:
             self._upstream.refresh()
+
+    # --- what the server refuses -----------------------------------------------------------------------------------
+
+    def note_reply(self, connection: Connection, kind: str, reply: object) -> None:
+        """An error means that the server refuses this kind of command, until it carries out one of the same kind.
+
+        kind: what its user calls such commands
+        """
+        if connection is not self.connection:
+            return
+        if not isinstance(reply, ErrorReply) or reply.wrong_type:
+            if self.refusals.pop(kind, None) is not None and not self.refusals:
+                self.since = self._clock()
+                self._changed()
+        elif reply.read_only:
+            connection.abort(reply.text)  # it has become a replica: its name may lead to another server by now
+        elif reply.code != "NOSCRIPT":
+            self._refused(kind, reply.text)
+
+    def _refused(self, kind: str, text: str) -> None:
+        news = not self.refusals
+        self.refusals[kind] = text
+        if self.refusal != self.last_error:
+            self.last_error = self.refusal
+            _log.info("%s refuses commands: %s", self.name, self.refusal)
+        if news:
+            self.since = self._clock()
+            self._changed()
+
+    @property
+    def refusal(self) -> str:
+        """What the server refuses, in its words; "" while it refuses nothing."""
+        return "; ".join(f"{kind}: {text}" for kind, text in self.refusals.items())[:_MOST_SHOWN]
 
     # --- health ----------------------------------------------------------------------------------------------------
 
     def check(self, now: float) -> None:
-        """One health check: ask an idle connection for `TIME`, suspect one that has answered nothing since the last.
+        """One health check: ask for `TIME`; suspect a connection that has answered nothing since the last.
 
         A check that comes late means that this process stood still and replies may lie unread; so the suspect gets as
         much time again before it is given up.
@@ -143,7 +189,7 @@ class Keeper:
             return
         if self._checked == (connection, connection.heard):
             self._loop.call_later(max(late, _GRACE), self._give_up, connection, connection.heard)
-        elif not connection.waiting:
+        elif not connection.full:
             connection.send(_TIME, _Probe(self, now))
         self._checked = (connection, connection.heard)
 
@@ -153,7 +199,8 @@ class Keeper:
 
     def probed(self, asked: float) -> None:
         """A health check of that engine time was answered."""
-        self.latency = self._clock() - asked
+        self.measured_at = self._clock()
+        self.latency = self.measured_at - asked
 
     # --- the connection's life -------------------------------------------------------------------------------------
 
@@ -186,6 +233,7 @@ class Keeper:
         `asyncio.run` cancels all tasks there are when its main one has ended, and those that hold locks are about to
         release them.
         """
+        self.leaving = True
         give_up, quiet = self._clock() + self._options.server_timeout, 0
         while not self._closing and connection.alive and quiet < _QUIET_TURNS and self._clock() < give_up:
             quiet = 0 if connection.waiting else quiet + 1
@@ -218,14 +266,27 @@ class Keeper:
     def _serve(self, connection: Connection, facts: Facts, latency: float) -> None:
         if not connection.alive:
             raise ConnectionFailed(connection.reason)
+        self._require_other_than_the_rest(facts)
         self.reconnects += self.facts is not None
         self.connection, self.facts, self.latency = connection, facts, latency
         self.error, self.since = "", self._clock()
+        self.measured_at = self.since
         connection.serve(self._upstream)
         self._changed()
         self._broken.clear()
         self.attempted.set()
         _log.info("connected to %s (%s)", self.name, facts.version or "version unknown")
+        if facts.warning:
+            _log.warning("%s: %s", self.name, facts.warning)
+
+    def _require_other_than_the_rest(self, facts: Facts) -> None:
+        """One server at two addresses would vote twice. What was connected to before says nothing: servers move."""
+        for other in self._group:
+            known = "" if other.connection is None or other.facts is None else other.facts.run_id
+            if known and known == facts.run_id and other.index != self.index:
+                raise ConnectionFailed(
+                    f"it is the same server as {other.name} (equal run ids); a group needs servers of their own"
+                )
 
     def _lost(self, connection: Connection) -> None:
         if self.connection is connection:

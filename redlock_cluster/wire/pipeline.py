@@ -6,6 +6,8 @@ of the turn leaves as one flight.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from redlock_cluster.core.dialect import Dialect
 from redlock_cluster.wire.connection import Connection, Flusher, Upstream
 from redlock_cluster.wire.deadlines import Deadlines
@@ -45,11 +47,13 @@ class Pipeline(Upstream):
     keepers: one for each server, in the group's order
     needed: how many servers must do what a message asks
     clock, flusher, deadlines: the engine's
+    on_refresh: called whenever something about the servers has changed
 
     usable: mask of the servers that can be asked now
     enough: whether these are as many as are needed
     unusable: mask of the others
     why: for each of those, by index, why it can't be asked
+    refused: whether a server refuses something. Then every message counts alone, so that each reply is seen
     """
 
     __slots__ = (
@@ -58,18 +62,26 @@ class Pipeline(Upstream):
         "_deadlines",
         "_flusher",
         "_needed",
+        "_on_refresh",
         "_open",
         "enough",
         "keepers",
+        "refused",
         "unusable",
         "usable",
         "why",
     )
 
     def __init__(
-        self, keepers: tuple[Keeper, ...], needed: int, clock: Clock, flusher: Flusher, deadlines: Deadlines
+        self,
+        keepers: tuple[Keeper, ...],
+        needed: int,
+        clock: Clock,
+        flusher: Flusher,
+        deadlines: Deadlines,
+        on_refresh: Callable[[], None],
     ) -> None:
-        self.keepers, self._needed = keepers, needed
+        self.keepers, self._needed, self._on_refresh = keepers, needed, on_refresh
         self._clock, self._flusher, self._deadlines = clock, flusher, deadlines
         self._branches: tuple[_Branch, ...] = ()
         self._open: Flight | None = None
@@ -78,7 +90,10 @@ class Pipeline(Upstream):
         self.refresh()
 
     def refresh(self) -> None:
-        """A connection came, went, fell silent, is full, or none of these any more; or its absence has a new cause."""
+        """A connection came, went, fell silent, is full, or none of these any more; or its absence has a new cause.
+
+        Or a server refuses what it did before, or no longer.
+        """
         self.queue_open()
         by_dialect: dict[Dialect, list[Connection]] = {}
         usable, why = 0, dict[int, str]()
@@ -92,7 +107,9 @@ class Pipeline(Upstream):
         self.usable, self.why = usable, why
         self.unusable = (1 << len(self.keepers)) - 1 & ~usable
         self.enough = usable.bit_count() >= self._needed
+        self.refused = any(keeper.refusals for keeper in self.keepers)
         self._branches = tuple(_Branch(dialect, tuple(some)) for dialect, some in by_dialect.items())
+        self._on_refresh()
 
     def open_for(self, patience: float) -> None:
         """Before a message that waits so many seconds looks at what is `usable`.
@@ -118,7 +135,7 @@ class Pipeline(Upstream):
             command, foreseen = message.command(branch.dialect)
             branch.commands.append(command)
             branch.foreseen.append(foreseen)
-            if not foreseen:
+            if not foreseen or self.refused:
                 message.count_alone()
         self._flusher.queued()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from typing import Final
 
 from redlock_cluster.options import DeploymentOptions, ServerOptions
 from redlock_cluster.wire.connection import Flusher
@@ -14,14 +15,18 @@ __all__ = ["Pool", "ServerState"]
 
 
 class ServerState(enum.Enum):
-    """UP: every connection of the pool serves. PARTIAL: some do. SILENT: connected, but answers nothing.
-    CONNECTING: no attempt has ended yet. DOWN: no connection."""
+    """UP: every connection of the pool serves. PARTIAL: some do. REFUSING: it answers commands with errors.
+    SILENT: connected, but answers nothing. CONNECTING: no attempt has ended yet. DOWN: no connection."""
 
     CONNECTING = "connecting"
     UP = "up"
     PARTIAL = "partial"
+    REFUSING = "refusing"
     SILENT = "silent"
     DOWN = "down"
+
+
+_ABLE: Final = (ServerState.UP, ServerState.PARTIAL)
 
 
 class Pool:
@@ -51,16 +56,32 @@ class Pool:
             return ServerState.DOWN if tried else ServerState.CONNECTING
         if any(connection.silent for connection in connected):
             return ServerState.SILENT
+        if any(keeper.refusals for keeper in self.keepers):
+            return ServerState.REFUSING
         return ServerState.UP if len(connected) == len(self.keepers) else ServerState.PARTIAL
 
     @property
+    def able(self) -> bool:
+        """Whether it votes."""
+        return self.state in _ABLE
+
+    @property
+    def why(self) -> str:
+        """Why it is not able."""
+        if self.state is ServerState.REFUSING:
+            return self.last_error
+        return next(k.absence() for k in self.keepers if k.connection is None or k.connection.silent)
+
+    @property
     def since(self) -> float:
-        """Engine time of the last connect or disconnect."""
+        """Engine time of the last connect or disconnect, or of when it began or ceased to refuse."""
         return self._newest.since
 
     @property
     def last_error(self) -> str:
-        """The last failure, "" when there was none; it stays after a reconnection."""
+        """What it refuses now, in its words; else the last failure, "" when there was none, which stays."""
+        if self.state is ServerState.REFUSING:
+            return next(keeper.refusal for keeper in self.keepers if keeper.refusals)
         return self._newest.last_error or next((k.last_error for k in self.keepers if k.last_error), "")
 
     @property
@@ -69,9 +90,19 @@ class Pool:
         return next((keeper.facts.version for keeper in self.keepers if keeper.facts is not None), "")
 
     @property
+    def warning(self) -> str:
+        """What about its configuration endangers keys, "" when nothing is known."""
+        return next((keeper.facts.warning for keeper in self.keepers if keeper.facts is not None), "")
+
+    @property
     def latency(self) -> float | None:
-        """Seconds of the last health check, the quickest in the pool; None before."""
-        return min((keeper.latency for keeper in self.keepers if keeper.latency is not None), default=None)
+        """Seconds of the newest health check in the pool; None before."""
+        return self._measured.latency
+
+    @property
+    def measured_at(self) -> float:
+        """Engine time of that."""
+        return self._measured.measured_at
 
     @property
     def connections(self) -> int:
@@ -82,6 +113,10 @@ class Pool:
     def reconnects(self) -> int:
         """Connections made anew, over the whole pool."""
         return sum(keeper.reconnects for keeper in self.keepers)
+
+    @property
+    def _measured(self) -> Keeper:
+        return max(self.keepers, key=lambda keeper: keeper.measured_at)
 
     @property
     def _newest(self) -> Keeper:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fnmatch
+import itertools
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -18,6 +19,7 @@ T = TypeVar("T")
 Words = list[bytes]
 _OOM: Final = b"-OOM command not allowed when used memory > 'maxmemory'.\r\n"
 _OK: Final = b"+OK\r\n"
+_RUNS: Final = itertools.count(1)
 _PRINTED: Final = [f"\\x{byte:02x}" if not 32 <= byte < 127 or byte in b'"\\' else chr(byte) for byte in range(256)]
 
 
@@ -33,17 +35,21 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
     return asyncio.run_coroutine_threadsafe(coroutine, loop()).result(20)
 
 
+def _run_id() -> str:
+    """One that no other run of a server has."""
+    return f"{next(_RUNS):040x}"
+
+
 class ModelFront:
     """Looks like an EmbeddedServer to the suite."""
 
     def __init__(self, version: ModelVersion, password: str | None = None) -> None:
-        self.model = ModelServer(time.time, version, run_id="1" * 40, password=password)
+        self.model = ModelServer(time.time, version, run_id=_run_id(), password=password)
         self.port = 0
         self.paused = False
         self.full = False
         self.wires: list[_Wire] = []
         self.monitors: list[_Wire] = []
-        self._runs = 1
         self._listener: asyncio.Server | None = None
 
     @property
@@ -57,8 +63,7 @@ class ModelFront:
         assert self.port
 
     def start(self) -> None:
-        self._runs += 1
-        self.model.restart(False, str(self._runs) * 40)
+        self.model.restart(False, _run_id())
         self.launch()
 
     def pause(self) -> None:

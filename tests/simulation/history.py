@@ -35,9 +35,9 @@ class Command:
     reply: bytes
 
     def upkeep(self) -> bool:
-        """Whether it belongs to a handshake or a health check, not to a lock."""
+        """Whether it belongs to a handshake or a health check, not to a lock. Probes have no key."""
         kill = self.words[:2] == (b"CLIENT", b"KILL")
-        return not kill and (self.words[0] in UPKEEP or self.words[1].endswith(b"probe"))
+        return not kill and (self.words[0] in UPKEEP or b"" in self.words[1:4])
 
     def names(self, ends: list[str]) -> bool:
         """Whether it is about a token with one of these ends."""

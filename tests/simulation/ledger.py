@@ -46,7 +46,7 @@ class Ledger:
         if words[0] not in WRITES and words[0] != b"CLIENT":
             return
         match words:
-            case [b"SET", key, token, b"NX", *options] if token:
+            case [b"SET", key, token, b"NX", *options] if key and token:  # without a key it is a probe
                 self._asked(connection, key, token, reply in NIL if b"GET" in options else reply == YES[1])
             case [b"DELIFEQ", key, token] | [b"DELEX", key, b"IFEQ", token] if token:
                 self._release(connection, key, token, reply)

@@ -16,7 +16,7 @@ from redlock_cluster import AsyncLease, Err, LeaseState, Ok
 from redlock_cluster.core.lease_record import LeaseRecord
 from redlock_cluster.engine.acquire import Attempt
 
-from ..engine.scripted import NIL, ONE, ZERO, Wire, Words, bulk, turns
+from ..engine.scripted import NIL, ONE, ZERO, Wire, Words, bulk, honest, turns
 from .test_flight import OOM, OTHER, PUSH, WRONG_TYPE, Patient, asked, held, leases_of, released, voted
 
 
@@ -168,6 +168,8 @@ class Server:
     def do(self, words: Words) -> bytes:
         if words[0] not in (b"SET", b"DELIFEQ"):
             return b"*2\r\n:1\r\n:1\r\n" if words[0] == b"TIME" else ONE
+        if words[1] == b"redlock:":
+            return honest(words)  # a probe
         token, place = words[2], int(words[1].removeprefix(b"redlock:r"))
         if words[0] == b"SET":
             vote = self.plan.votes[place][self.index]
