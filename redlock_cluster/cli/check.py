@@ -1,7 +1,11 @@
-"""`redlock-cluster check`: connects once to every server of an options file."""
+"""`redlock-cluster check`: connects once to every server of an options file, and locks once on every group."""
 
 from __future__ import annotations
 
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -9,70 +13,128 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from redlock_cluster import Supervisor
+from redlock_cluster import Supervisor, Vote
+from redlock_cluster.errors import LockNotAcquired
+from redlock_cluster.results import Ok
 
 if TYPE_CHECKING:
-    from redlock_cluster.engine.status import GroupStatus, ServerStatus, Status
+    from redlock_cluster import ClusterStatus, GroupStatus, ServerStatus, ServerVote, Status
 
 __all__ = ["check_servers"]
 
-_STYLES: Final = {"up": "green", "down": "red"}
-_PIPE_WIDTH: Final = 200
+_STYLES: Final = {"up": "green", "down": "red", "refusing": "red", "for": "green", "absent": "red"}
+_PIPE_WIDTH: Final = 250
+
+_TTL: Final = 5.0
+_LONGEST: Final = 2.0  # seconds that votes are waited for which can't change the outcome any more
+_POLL: Final = 0.005
+_TRIES: Final = 100_000  # a group that none of so many names leads to has no share of the ring
+
+_Key = tuple[str, str]
+"""The names of a deployment and of one of its groups."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """How locking on one group went.
+
+    votes: of its servers, in the group's order; none where no resource leads to the group
+    problem: why it can't lock, "" when it can
+    """
+
+    votes: tuple[ServerVote, ...]
+    problem: str
 
 
 def check_servers(config: Path) -> bool:
-    """Connect to every server and print a table of what was found.
+    """Connect to every server, lock on every group, and print a table of what was found.
 
     config: path of the options file
 
-    Returns whether every group has a quorum of servers up.
+    Returns whether every group gave a lock and took it back.
 
     Raises OptionsError.
     """
     with Supervisor(config) as supervisor:
+        trials = {
+            (cluster.name, group.name): trial
+            for cluster in supervisor.status().clusters
+            for group, trial in _trials(supervisor.deployment(cluster.name), cluster)
+        }
+        time.sleep(_POLL)  # a refusal by the last server may come after the quorum
         status = supervisor.status()
     console = Console(highlight=False)
     if not console.is_terminal:
         # A program that reads this needs every line whole.
         console = Console(highlight=False, width=_PIPE_WIDTH)
-    console.print(_table(status))
-    console.print(_verdict(status))
-    return status.available
+    console.print(_table(status, trials))
+    problems = {_name(status, key): trial.problem for key, trial in trials.items() if trial.problem}
+    for name, problem in problems.items():
+        console.print(Text(f"{name}: {problem}", style="red"))
+    if problems:
+        console.print(Text(f"can't lock: {', '.join(problems)}", style="bold red"))
+    else:
+        console.print(Text("every group gave a lock and took it back", style="bold green"))
+    return not problems
 
 
-def _table(status: Status) -> Table:
+def _trials(supervisor: Supervisor, cluster: ClusterStatus) -> Iterator[tuple[GroupStatus, _Trial]]:
+    """Lock once on each group of a deployment."""
+    resources: dict[str, str] = {}
+    for _ in range(_TRIES):
+        if len(resources) == len(cluster.groups):
+            break
+        resource = f"redlock-cluster check {uuid.uuid4()}"
+        resources.setdefault(supervisor.group_for(resource), resource)
+    for group in cluster.groups:
+        resource = resources.get(group.name, "")
+        yield group, _trial(supervisor, resource) if resource else _Trial((), "")
+
+
+def _trial(supervisor: Supervisor, resource: str) -> _Trial:
+    outcome = supervisor.lock(resource, _TTL, wait=0)
+    if not isinstance(outcome, Ok):
+        error = outcome.error
+        return _Trial(error.votes, error.message) if isinstance(error, LockNotAcquired) else _Trial((), str(error))
+    lease, until = outcome.value, time.monotonic() + _LONGEST
+    while any(vote.vote is None for vote in lease.votes) and time.monotonic() < until:
+        time.sleep(_POLL)
+    votes, released = lease.votes, supervisor.unlock(resource, lease)
+    return _Trial(votes, "" if isinstance(released, Ok) else str(released.error))
+
+
+def _name(status: Status, key: _Key) -> str:
+    """A group, as users know it."""
+    return "/".join(key) if len(status.clusters) > 1 else key[1]
+
+
+def _table(status: Status, trials: dict[_Key, _Trial]) -> Table:
     several = len(status.clusters) > 1
     table = Table(*(["deployment"] if several else []), "group", "server", "state", "version")
     table.add_column("connections", justify="right")
-    table.add_column("last error")
+    table.add_column("vote")
+    table.add_column("why, or last error")
     for cluster in status.clusters:
         for group in cluster.groups:
-            for server in group.servers:
-                table.add_row(*([Text(cluster.name)] if several else []), *_row(group, server))
+            votes = trials[cluster.name, group.name].votes or (None,) * len(group.servers)
+            for server, vote in zip(group.servers, votes, strict=True):
+                table.add_row(*([Text(cluster.name)] if several else []), *_row(group, server, vote))
             table.add_section()
     return table
 
 
-def _row(group: GroupStatus, server: ServerStatus) -> list[Text]:
+def _row(group: GroupStatus, server: ServerStatus, vote: ServerVote | None) -> list[Text]:
     state = server.state.value
+    # A refused attempt does not wait for votes that can't change it.
+    said = "" if vote is None else "not waited for" if vote.vote is None else vote.vote.value
+    why = "no resource leads to this group" if vote is None else "" if vote.vote is Vote.FOR else vote.detail
+    told = [text for text in (why or server.last_error, server.warning) if text]
     return [
         Text(group.name),
         Text(server.name),
         Text(state, style=_STYLES.get(state, "yellow")),
         Text(server.version),
         Text(str(server.connections)),
-        Text(server.last_error),
+        Text(said, style=_STYLES.get(said, "yellow")),
+        Text("; ".join(told)),
     ]
-
-
-def _verdict(status: Status) -> Text:
-    several = len(status.clusters) > 1
-    missing = [
-        f"{cluster.name}/{group.name}" if several else group.name
-        for cluster in status.clusters
-        for group in cluster.groups
-        if not group.available
-    ]
-    if missing:
-        return Text(f"without a quorum of servers: {', '.join(missing)}", style="bold red")
-    return Text("every group has a quorum of servers", style="bold green")

@@ -79,9 +79,10 @@ def schema() -> None:
 
 @app.command()
 def check(config: Config) -> None:
-    """Validate the options file, connect to every server and show what was found.
+    """Validate the options file, connect to every server, lock on every group, and show what was found.
 
-    Exits with 0 when every group has a quorum of servers up, with 1 when one has not.
+    Each lock is of a resource that nobody else has, and is given back. Exits with 0 when every group gave one and took
+    it back, with 1 when one did not.
     """
     with _errors_reported():
         from redlock_cluster.cli.check import check_servers

@@ -190,16 +190,17 @@ class Flight(Series):
     def parsed(self, connection: Connection, replies: list[object], start: int) -> int:
         """Take a server's parsed replies, from `start` on, one by one. Returns how many were for this flight.
 
-        Some of them say something else than foreseen, or some messages count alone.
+        Some of them say something else than foreseen, or some messages count alone. Once the server has refused
+        something, so does every message, so that it is noticed when it does as it is asked.
         """
         index, answered, messages = connection.index, self._answered, self.messages
-        foreseen = self._foreseen[index]
+        foreseen, keeper = self._foreseen[index], self._keepers[index]
         position, end = start, min(len(replies), start + self.size - answered[index])
         while position < end and connection.alive:
             reply, offset = replies[position], answered[index]
             position += 1
             message, text = messages[offset], foreseen[offset]
-            if offset not in self.alone and not _as_foreseen(reply, text):
+            if offset not in self.alone and (keeper.refusals or not _as_foreseen(reply, text)):
                 message.count_alone()
             self._read[index] += len(text)
             self._advance(connection, offset + 1)

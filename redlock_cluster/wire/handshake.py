@@ -95,7 +95,7 @@ async def _hello(connection: Connection, server: ServerOptions) -> tuple[bool, d
     reply = await connection.request("HELLO", 3, *credentials)
     if isinstance(reply, (dict, list)):
         return (True, _texts(reply)) if isinstance(reply, dict) else (False, {})
-    if isinstance(reply, ErrorReply) and reply.code in _SHOWN:
+    if isinstance(reply, ErrorReply) and (reply.code in _SHOWN or reply.text.startswith(_FULL)):
         raise ConnectionFailed(_authentication(reply, password))
     if password is not None:
         user = (server.username,) if server.username else ()

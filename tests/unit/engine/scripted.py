@@ -134,6 +134,7 @@ class Entropy:
 class Group:
     """A supervisor over one group whose servers the test plays. Its clock is the loop's unless it is given one.
 
+    refusing: servers that can't be connected to; greetings: by server, what it says before it is asked
     wires: by server, the newest connection last; news: set whenever something happened on one of them
     """
 
@@ -149,6 +150,7 @@ class Group:
         self.size, self.probes = size, probes
         self.run_ids = [b"run%d" % i for i in range(size)]
         self.refusing: set[int] = set()
+        self.greetings: dict[int, bytes] = {}
         self.wires: list[list[Wire]] = [[] for _ in range(size)]
         self.news = asyncio.Event()
         settings: dict[str, object] = {
@@ -170,6 +172,8 @@ class Group:
         wire = self.kind(self, index, protocol)
         self.wires[index].append(wire)
         protocol.connection_made(wire)
+        if index in self.greetings:
+            wire.reply(self.greetings[index])
 
     async def __aenter__(self) -> Group:
         await self.supervisor.start()
