@@ -17,7 +17,6 @@ from redlock_cluster.testing.model import ModelServer, ModelVersion
 
 T = TypeVar("T")
 Words = list[bytes]
-_OOM: Final = b"-OOM command not allowed when used memory > 'maxmemory'.\r\n"
 _OK: Final = b"+OK\r\n"
 _RUNS: Final = itertools.count(1)
 _PRINTED: Final = [f"\\x{byte:02x}" if not 32 <= byte < 127 or byte in b'"\\' else chr(byte) for byte in range(256)]
@@ -47,7 +46,6 @@ class ModelFront:
         self.model = ModelServer(time.time, version, run_id=_run_id(), password=password)
         self.port = 0
         self.paused = False
-        self.full = False
         self.wires: list[_Wire] = []
         self.monitors: list[_Wire] = []
         self._listener: asyncio.Server | None = None
@@ -131,8 +129,6 @@ class _Wire(asyncio.Protocol):
         line = " ".join(f'"{"".join(_PRINTED[byte] for byte in word)}"' for word in words)
         for monitor in self.front.monitors:
             monitor.transport.write(f"+{time.time():.6f} [0 {self.address}] {line}\r\n".encode())
-        if self.front.full and words[0].upper() == b"SET":
-            return _OOM
         own = _OWN.get(words[0].upper())
         reply = own(self, words) if own else None
         return self.client.execute(words) if reply is None else reply
@@ -154,7 +150,11 @@ class _Wire(asyncio.Protocol):
         if words[1].upper() != b"SET":
             return None
         assert words[2].lower() == b"maxmemory"
-        self.front.full = words[3] != b"0"
+        self.front.model.full = words[3] != b"0"
+        return _OK
+
+    def _replicaof(self, words: Words) -> bytes:
+        self.front.model.replica = words[1].upper() != b"NO"
         return _OK
 
     def _client(self, words: Words) -> bytes | None:
@@ -179,5 +179,6 @@ _OWN: Final[dict[bytes, Callable[[_Wire, Words], bytes | None]]] = {
     b"ECHO": _Wire._echo,
     b"KEYS": _Wire._keys,
     b"CONFIG": _Wire._config,
+    b"REPLICAOF": _Wire._replicaof,
     b"CLIENT": _Wire._client,
 }

@@ -143,6 +143,17 @@ class ServerGroup:
             for index in where:
                 self.clients[index].config_set("maxmemory", 0)
 
+    @contextlib.contextmanager
+    def demoted(self, where: Sequence[int]) -> Iterator[None]:
+        """These servers are replicas, as after a failover, of a server that nobody can reach."""
+        try:
+            for index in where:
+                self.clients[index].replicaof("127.0.0.1", 1)
+            yield
+        finally:
+            for index in where:
+                self.clients[index].replicaof("NO", "ONE")
+
     @staticmethod
     def _value(client: redis.Redis, key: bytes) -> Found:
         try:

@@ -9,7 +9,9 @@ import pytest
 
 from redlock_cluster import (
     ClusterStatus,
+    Err,
     GroupStatus,
+    Ok,
     QuorumUnavailable,
     ServerState,
     ServerStatus,
@@ -20,9 +22,14 @@ from redlock_cluster import (
 from .adapter import Api, eventually, everywhere
 from .conftest import Make
 from .monitor import recorded
-from .servers import ServerGroup
+from .servers import PREFIX, ServerGroup
 
 one_version = pytest.mark.parametrize("servers", ["valkey-9"], indirect=True)
+
+
+async def all_are(api: Api, state: ServerState) -> bool:
+    """Whether every server is in that state."""
+    return all(server.state is state for server in (await api.status()).clusters[0].groups[0].servers)
 
 
 class TestIsLocked:
@@ -151,3 +158,49 @@ class TestStatus:
         await eventually(lambda: all_are(slice(None), ServerState.UP))
         assert (await api.status()).available
         await everywhere(lambda: servers.keys(resource), set())
+
+    async def test_full_servers_refuse_in_their_own_words_until_they_have_memory(
+        self, make: Make, servers: ServerGroup, resource: str
+    ) -> None:
+        api = await make(health_check_interval=50)
+        with servers.out_of_memory(servers.everyone):
+            assert await api.lock(resource, wait=0) == Err("unavailable")
+            await eventually(lambda: all_are(api, ServerState.REFUSING))
+            group = (await api.status()).clusters[0].groups[0]
+            assert all(server.last_error.startswith("acquire: OOM command not allowed") for server in group.servers)
+            assert not group.available
+        await eventually(lambda: all_are(api, ServerState.UP))
+        assert (await api.status()).available
+        await everywhere(lambda: [PREFIX in keys for keys in servers.keys("")], False)  # no probe stays
+        await api.held(resource)
+
+    async def test_servers_that_become_replicas_are_left_until_they_are_masters(
+        self, make: Make, servers: ServerGroup, resource: str
+    ) -> None:
+        api = await make(health_check_interval=50)
+        lease = await api.held(resource)
+        await eventually(lambda: len(lease.held_on) == servers.size)
+        with servers.demoted(servers.everyone):
+            assert await api.extend(resource, lease, 30) == Err("unavailable")
+            await eventually(lambda: all_are(api, ServerState.DOWN))
+            assert not (await api.status()).available
+            for server in (await api.status()).clusters[0].groups[0].servers:
+                assert "READONLY" in server.last_error or "it is a replica" in server.last_error
+        await eventually(lambda: all_are(api, ServerState.UP))
+        assert await api.unlock(resource, lease) == Ok(None)
+        await everywhere(lambda: servers.keys(resource), set())
+
+    @one_version
+    async def test_evicting_server_is_told(self, make: Make, servers: ServerGroup) -> None:
+        client = servers.clients[0]
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        client.config_set("maxmemory", 10**9)
+        try:
+            api = await make()
+            told = [server.warning for server in (await api.status()).clusters[0].groups[0].servers]
+        finally:
+            client.config_set("maxmemory", 0)
+            client.config_set("maxmemory-policy", "noeviction")
+        assert "maxmemory-policy" in told[0]
+        assert "allkeys-lru" in told[0]
+        assert told[1:] == ["", ""]

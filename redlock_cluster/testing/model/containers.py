@@ -41,7 +41,7 @@ def _flagged(words: list[bytes]) -> tuple[set[bytes], list[bytes]]:
     return flags, rest
 
 
-@command("ZADD", -4)
+@command("ZADD", -4, writes=True, grows=True)
 def _zadd(core: Core, session: Session, words: list[bytes]) -> Reply:
     flags, rest = _flagged(words[2:])
     scores = [_number(word, b"ERR value is not a valid float") for word in rest[::2]]
@@ -74,7 +74,7 @@ def _merge(members: SortedSet, pairs: Iterable[tuple[bytes, float]], flags: set[
     return added, moved
 
 
-@command("ZREM", -3)
+@command("ZREM", -3, writes=True)
 def _zrem(core: Core, session: Session, words: list[bytes]) -> Reply:
     members = sorted_set_at(core, session, words[1])
     if members is None:
@@ -150,7 +150,7 @@ def _zcount(core: Core, session: Session, words: list[bytes]) -> Reply:
     return 0 if members is None else len(members.ordered[members.between(*low, *high)])
 
 
-@command("ZREMRANGEBYSCORE", 4)
+@command("ZREMRANGEBYSCORE", 4, writes=True)
 def _zremrangebyscore(core: Core, session: Session, words: list[bytes]) -> Reply:
     low, high = _bounds(words)
     members = sorted_set_at(core, session, words[1])
@@ -180,7 +180,7 @@ def _written(session: Session, found: list[tuple[float, bytes]], with_scores: bo
     return [part for score, member in found for part in (member, score)]
 
 
-@command("HSET", -4)
+@command("HSET", -4, writes=True, grows=True)
 def _hset(core: Core, session: Session, words: list[bytes]) -> Reply:
     if len(words) % 2:
         raise CommandError(b"ERR wrong number of arguments for 'hset' command")
@@ -207,7 +207,7 @@ def _hgetall(core: Core, session: Session, words: list[bytes]) -> Reply:
     return Pairs(part for item in fields.items() for part in item)
 
 
-@command("HDEL", -3)
+@command("HDEL", -3, writes=True)
 def _hdel(core: Core, session: Session, words: list[bytes]) -> Reply:
     fields = hash_at(core, session, words[1])
     if fields is None:

@@ -16,6 +16,8 @@ Words: TypeAlias = list[bytes]
 Run: TypeAlias = "Callable[[Core, Session, Words], Reply]"
 
 DATABASES: Final = 16
+_OOM: Final = b"OOM command not allowed when used memory > 'maxmemory'."
+_READONLY: Final = b"READONLY You can't write against a read only replica."
 _CONFIG: Final = {
     b"appendonly": b"no",
     b"appendfsync": b"everysec",
@@ -33,6 +35,8 @@ class Command:
     run: executes it
     arity: its number of words, negative for at least so many
     reads: it only reads, so its keys can be tracked
+    writes: a replica refuses it
+    grows: it may need memory, so a full server refuses it
     all_keys: its keys are all words from the second on; else the second word
     scriptable: scripts may call it
     known: whether a version has it
@@ -42,6 +46,8 @@ class Command:
     run: Run
     arity: int
     reads: bool = False
+    writes: bool = False
+    grows: bool = False
     all_keys: bool = False
     scriptable: bool = True
     known: Callable[[ModelVersion], bool] = lambda version: True
@@ -85,6 +91,8 @@ class Core:
     clock: the server's seconds; the time stands still while a command runs
     commands: by upper-case words of the name, those that the version has
     config: what CONFIG GET answers
+    full: it has no memory left
+    replica: it replicates from another server
     """
 
     def __init__(
@@ -101,6 +109,7 @@ class Core:
         self.password = None if password is None else password.encode()
         self.commands = commands
         self.config = dict(_CONFIG)
+        self.full = self.replica = False
         self.now_us = 0
         self.now_ms = 0
         self.tick()
@@ -111,6 +120,12 @@ class Core:
         self.current: Session | None = None
         self.table: dict[bytes, dict[int, None]] = {}
         self.last_id = 0
+
+    def refusal(self, command: Command) -> bytes | None:
+        """Why a command is not executed as the server is now."""
+        if self.full and command.grows:
+            return _OOM
+        return _READONLY if self.replica and command.writes else None
 
     def tick(self) -> None:
         """Reads the clock, to the microsecond as servers do."""

@@ -11,8 +11,8 @@ from redlock_cluster.testing.model.strings import absolute
 __all__: list[str] = []
 
 
-@command("DEL", -2, all_keys=True)
-@command("UNLINK", -2, all_keys=True)
+@command("DEL", -2, writes=True, all_keys=True)
+@command("UNLINK", -2, writes=True, all_keys=True)
 def _del(core: Core, session: Session, words: list[bytes]) -> Reply:
     database = core.database(session)
     return sum(database.get(key) is not None and database.delete(key) for key in words[1:])
@@ -49,7 +49,7 @@ def _ttl(core: Core, session: Session, words: list[bytes]) -> Reply:
     return remaining if remaining < 0 else (remaining + 500) // 1000
 
 
-@command("PERSIST", 2)
+@command("PERSIST", 2, writes=True)
 def _persist(core: Core, session: Session, words: list[bytes]) -> Reply:
     database = core.database(session)
     if database.get(words[1]) is None or database.end(words[1]) is None:
@@ -99,22 +99,22 @@ def _wanted(flags: set[bytes], before: int | None, end: int) -> bool:
     return not (b"LT" in flags and before is not None and end >= before)
 
 
-@command("PEXPIRE", -3)
+@command("PEXPIRE", -3, writes=True)
 def _pexpire(core: Core, session: Session, words: list[bytes]) -> Reply:
     return _expiry(core, session, words, b"PX")
 
 
-@command("EXPIRE", -3)
+@command("EXPIRE", -3, writes=True)
 def _expire(core: Core, session: Session, words: list[bytes]) -> Reply:
     return _expiry(core, session, words, b"EX")
 
 
-@command("PEXPIREAT", -3)
+@command("PEXPIREAT", -3, writes=True)
 def _pexpireat(core: Core, session: Session, words: list[bytes]) -> Reply:
     return _expiry(core, session, words, b"PXAT")
 
 
-@command("EXPIREAT", -3)
+@command("EXPIREAT", -3, writes=True)
 def _expireat(core: Core, session: Session, words: list[bytes]) -> Reply:
     return _expiry(core, session, words, b"EXAT")
 
@@ -124,12 +124,12 @@ def _dbsize(core: Core, session: Session, words: list[bytes]) -> Reply:
     return len(core.database(session))
 
 
-@command("FLUSHALL", -1)
+@command("FLUSHALL", -1, writes=True)
 def _flushall(core: Core, session: Session, words: list[bytes]) -> Reply:
     return _flush(core, range(len(core.databases)), words[1:])
 
 
-@command("FLUSHDB", -1)
+@command("FLUSHDB", -1, writes=True)
 def _flushdb(core: Core, session: Session, words: list[bytes]) -> Reply:
     return _flush(core, range(session.database, session.database + 1), words[1:])
 

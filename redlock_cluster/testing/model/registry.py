@@ -25,6 +25,8 @@ def command(
     arity: int,
     *,
     reads: bool = False,
+    writes: bool = False,
+    grows: bool = False,
     all_keys: bool = False,
     scriptable: bool = True,
     known: Callable[[ModelVersion], bool] = lambda version: True,
@@ -32,7 +34,7 @@ def command(
     """Adds a function to the table under that name; the arguments are those of `Command`."""
 
     def register(run: Run) -> Run:
-        _COMMANDS.append(Command(name.lower().encode(), run, arity, reads, all_keys, scriptable, known))
+        _COMMANDS.append(Command(name.lower().encode(), run, arity, reads, writes, grows, all_keys, scriptable, known))
         return run
 
     return register

@@ -104,6 +104,9 @@ def _perform(core: Core, session: Session, words: list[bytes]) -> Reply:
         raise ScriptFault(wording.of(core.version)) from None
     if not found.scriptable:
         raise ScriptFault(FORBIDDEN.of(core.version))
+    refusal = core.refusal(found)
+    if refusal is not None:
+        raise ScriptFault(refusal if core.version.since_7 else b"-" + refusal)
     try:
         return found.run(core, session, words)
     except CommandError as error:

@@ -56,6 +56,24 @@ class ModelServer:
         """What CONFIG GET answers, by name; changing it changes only that."""
         return self._core.config
 
+    @property
+    def full(self) -> bool:
+        """Whether it has no memory left: it refuses with OOM what may need some."""
+        return self._core.full
+
+    @full.setter
+    def full(self, full: bool) -> None:
+        self._core.full = full
+
+    @property
+    def replica(self) -> bool:
+        """Whether it replicates from another server, as a failover makes it: it refuses writes with READONLY."""
+        return self._core.replica
+
+    @replica.setter
+    def replica(self, replica: bool) -> None:
+        self._core.replica = replica
+
     def connect(self, push: Callable[[bytes], None], killed: Callable[[], None] = _nobody) -> ModelClient:
         """Makes a new connection.
 
@@ -160,6 +178,9 @@ class ModelClient:
 
     def _reply(self, found: Command, words: list[bytes]) -> Reply:
         core, session = self._core, self._session
+        refusal = core.refusal(found)
+        if refusal is not None:
+            raise CommandError(refusal)
         try:
             return found.run(core, session, words)
         finally:

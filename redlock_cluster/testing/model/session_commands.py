@@ -60,7 +60,7 @@ def _hello(core: Core, session: Session, words: list[bytes]) -> Reply:
         (b"proto", resp),
         (b"id", session.id),
         (b"mode", b"standalone"),
-        (b"role", b"master"),
+        (b"role", b"replica" if core.replica else b"master"),
         (b"modules", []),
     ]
     return Pairs(part for fact in facts for part in fact)
@@ -120,7 +120,7 @@ def _sections(core: Core) -> dict[bytes, list[tuple[bytes, bytes]]]:
             (b"loading", b"0"),
             (b"aof_enabled", b"%d" % (core.config[b"appendonly"] == b"yes")),
         ],
-        b"replication": [(b"role", b"master"), (b"connected_slaves", b"0")],
+        b"replication": [(b"role", b"slave" if core.replica else b"master"), (b"connected_slaves", b"0")],
     }
 
 

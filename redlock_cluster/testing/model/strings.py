@@ -98,7 +98,7 @@ def _refused(options: _Options, old: object) -> bool:
             return False
 
 
-@command("SET", -3)
+@command("SET", -3, writes=True, grows=True)
 def _set(core: Core, session: Session, words: list[bytes]) -> Reply:
     database = core.databases[session.database]
     key, value = words[1], words[2]
@@ -122,14 +122,14 @@ def _get(core: Core, session: Session, words: list[bytes]) -> Reply:
     return string_at(core, session, words[1])
 
 
-@command("DELIFEQ", 3, known=lambda version: version.deletes_if_equal == "DELIFEQ")
+@command("DELIFEQ", 3, writes=True, known=lambda version: version.deletes_if_equal == "DELIFEQ")
 def _delifeq(core: Core, session: Session, words: list[bytes]) -> Reply:
     if string_at(core, session, words[1]) != words[2]:
         return 0
     return int(core.database(session).delete(words[1]))
 
 
-@command("DELEX", -2, known=lambda version: version.deletes_if_equal == "DELEX")
+@command("DELEX", -2, writes=True, known=lambda version: version.deletes_if_equal == "DELEX")
 def _delex(core: Core, session: Session, words: list[bytes]) -> Reply:
     database = core.database(session)
     if len(words) == 2:
@@ -150,12 +150,12 @@ def _delex(core: Core, session: Session, words: list[bytes]) -> Reply:
     return int(value == words[3] and database.delete(words[1]))
 
 
-@command("INCR", 2)
+@command("INCR", 2, writes=True, grows=True)
 def _incr(core: Core, session: Session, words: list[bytes]) -> Reply:
     return _increased(core, session, words[1], 1)
 
 
-@command("INCRBY", 3)
+@command("INCRBY", 3, writes=True, grows=True)
 def _incrby(core: Core, session: Session, words: list[bytes]) -> Reply:
     return _increased(core, session, words[1], integer(words[2]))
 
