@@ -70,9 +70,9 @@ def check_servers(config: Path) -> bool:
     console.print(_table(status, trials))
     problems = {_name(status, key): trial.problem for key, trial in trials.items() if trial.problem}
     for name, problem in problems.items():
-        console.print(Text(f"{name}: {problem}", style="red"))
+        console.print(Text(f"{name}: {problem}", style="red"), soft_wrap=True)
     if problems:
-        console.print(Text(f"can't lock: {', '.join(problems)}", style="bold red"))
+        console.print(Text(f"can't lock: {', '.join(problems)}", style="bold red"), soft_wrap=True)
     else:
         console.print(Text("every group gave a lock and took it back", style="bold green"))
     return not problems

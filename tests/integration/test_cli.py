@@ -18,7 +18,7 @@ import yaml
 
 from redlock_cluster.core.ring import Ring
 from redlock_cluster.options import json_schema
-from redlock_cluster.testing import EmbeddedCluster
+from redlock_cluster.testing import EmbeddedCluster, EmbeddedServer
 
 COMMAND = [sys.executable, "-m", "redlock_cluster.cli"]
 ENVIRONMENT = {**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "100"}
@@ -44,6 +44,14 @@ def answers(port: int) -> bool:
             return connection.recv(16) == b"+PONG\r\n"
     except OSError:
         return False
+
+
+def said(server: EmbeddedServer, command: str) -> bytes:
+    """What a server says to a command: of texts the text."""
+    with socket.create_connection(("127.0.0.1", server.port), 5) as connection, connection.makefile("rb") as replies:
+        connection.sendall(command.encode() + b"\r\n")
+        line = replies.readline().strip()
+        return replies.read(int(line[1:])) if line.startswith(b"$") else line
 
 
 @pytest.fixture(scope="module")
@@ -155,14 +163,65 @@ def test_check_with_a_group_without_quorum_exits_with_1_and_names_it() -> None:
         cluster.groups[1][2].pause()
         done = run("check", cluster.options_path)
     assert (done.returncode, done.stderr) == (1, "")
-    assert done.stdout.splitlines()[-1] == "without a quorum of servers: 1"
+    assert done.stdout.splitlines()[-1] == "can't lock: 1"
+    (line,) = [line for line in done.stdout.splitlines() if cluster.groups[1][1].name in line]
+    assert "not asked: too few servers of its group are usable" in line
+
+
+def test_check_locks_on_every_group_and_leaves_nothing(cluster: EmbeddedCluster) -> None:
+    done = run("check", cluster.options_path)
+    assert done.stdout.splitlines()[-1] == "every group gave a lock and took it back"
+    for server in cluster.servers:
+        (line,) = [line for line in done.stdout.splitlines() if server.name in line]
+        assert " for " in line
+        assert said(server, "DBSIZE") == b":0"
+        assert b"cmdstat_set:calls=" in said(server, "INFO commandstats")
+
+
+def test_check_of_servers_that_refuse_exits_with_1_and_shows_why() -> None:
+    with EmbeddedCluster(2, 3) as cluster:
+        full, evicting = cluster.groups[1][:2], cluster.groups[0][0]
+        for server in full:
+            assert said(server, "CONFIG SET maxmemory 1") == b"+OK"
+        said(evicting, "CONFIG SET maxmemory 1000000000")
+        said(evicting, "CONFIG SET maxmemory-policy volatile-lru")
+        done = run("check", cluster.options_path)
+    assert (done.returncode, done.stderr) == (1, "")
+    lines = done.stdout.splitlines()
+    assert lines[-1] == "can't lock: 1"
+    assert "too many servers of its group did not vote" in lines[-2]
+    for server in full:
+        (line,) = [line for line in lines if server.name in line]
+        assert " refusing " in line
+        assert " absent " in line
+        assert "OOM command not allowed" in line
+    (line,) = [line for line in lines if evicting.name in line]
+    assert " up " in line
+    assert "maxmemory-policy" in line
+    assert "volatile-lru" in line
+
+
+def test_check_of_a_lock_that_can_not_be_given_back_exits_with_1() -> None:
+    with EmbeddedCluster(1, 3) as cluster:
+        for server in cluster.servers:
+            said(server, "ACL SETUSER default -delifeq -evalsha -eval")
+        done = run("check", cluster.options_path)
+    assert (done.returncode, done.stderr) == (1, "")
+    lines = done.stdout.splitlines()
+    assert lines[-1] == "can't lock: 0"
+    assert "NOPERM" in lines[-2]
+    for server in cluster.servers:
+        (line,) = [line for line in lines if server.name in line]
+        assert " refusing " in line
+        assert " for " in line
+        assert "release: NOPERM" in line
 
 
 def test_check_of_several_deployments_names_them(several: Path) -> None:
     done = run("check", several)
     assert done.returncode == 1
     assert done.stdout.splitlines()[-1] == (
-        "without a quorum of servers: one/one-0, one/one-1, one/one-2, two/two-0, two/two-1, two/two-2"
+        "can't lock: one/one-0, one/one-1, one/one-2, two/two-0, two/two-1, two/two-2"
     )
 
 

@@ -7,6 +7,7 @@ import contextlib
 import gc
 import logging
 import shutil
+import socket
 import time
 import warnings
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -731,6 +732,43 @@ async def test_replica_is_down_with_its_reason(three: Scene) -> None:
         ask(replica.port, "REPLICAOF", "NO", "ONE")
 
 
+async def test_node_of_a_cluster_is_down_and_told_what_to_do() -> None:
+    with (
+        reserve_port() as bus,
+        EmbeddedServer(config={"cluster-enabled": "yes", "cluster-port": str(bus.port)}) as node,
+    ):
+        assert "cluster-enabled no" in await why_down("asyncio", options_for({"port": node.port}))
+
+
+async def test_one_server_at_two_addresses_votes_once_and_names_the_other(three: Scene) -> None:
+    with EmbeddedServer(config={"unixsocket": "{directory}/server.sock"}) as server:
+        entries = [{"port": server.port}, f"unix://{server.unixsocket}", {"port": three.servers[0].port}]
+        async with AsyncSupervisor(options_for(*entries)) as redlock:
+            assert sorted(states(redlock.status())) == ["down", "up", "up"]
+            names = [server.name, f"unix:{server.unixsocket}"]
+            (twin,) = [found for found in group_status(redlock.status()).servers if found.state is ServerState.DOWN]
+            names.remove(twin.name)
+            assert twin.last_error.startswith(f"it is the same server as {names[0]} ")
+            await check_works(redlock)
+
+
+@pytest.mark.parametrize("face", FACES)
+async def test_server_without_room_for_clients_is_down_in_its_own_words(face: str) -> None:
+    with EmbeddedServer() as server, socket.create_connection(("127.0.0.1", server.port)) as other:
+        other.sendall(b"CONFIG SET maxclients 1\r\n")
+        assert other.recv(100) == b"+OK\r\n"
+        assert await why_down(face, options_for({"port": server.port})) == "ERR max number of clients reached"
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["ERR max number of clients reached", "DENIED Redis is running in protected mode because no password is set"],
+)
+async def test_server_that_speaks_first_and_hangs_up_is_quoted(words: str) -> None:
+    with Port(greets_with(f"-{words}\r\n".encode())) as port:
+        assert await why_down("asyncio", options_for({"port": port.port})) == words
+
+
 async def test_server_that_becomes_a_replica_is_absent_with_the_reason(three: Scene) -> None:
     master, replica = three.servers[0], three.servers[1]
     async with AsyncSupervisor(options_for(*({"port": server.port} for server in three.servers))) as redlock:
@@ -779,6 +817,8 @@ async def test_error_reply_to_an_acquisition_is_absent_with_its_text(three: Scen
         for vote in refusal.error.votes[:2]:
             assert (vote.vote, vote.detail) == (Vote.ABSENT, error.decode())
         await nothing_left(three.servers, 1)
+        # A server that has become a replica is left and dialled again.
+        await soon(lambda: all(server.connections for server in group_status(redlock.status()).servers))
         outcome = await redlock.lock("a", LONG, wait=0)
         assert isinstance(outcome, Ok)
         await soon(lambda: outcome.value.votes[0].vote is Vote.ABSENT)
