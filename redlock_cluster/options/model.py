@@ -141,7 +141,7 @@ class DeploymentOptions(_Frozen):
         0.2, description="How long a round waits for a server's vote (at most half the ttl)."
     )
     health_check_interval: Annotated[float, Duration()] = Field(
-        1.0, description="Time between two health checks of an idle connection."
+        1.0, description="Time between two health checks of a connection."
     )
     key_prefix: Annotated[str, Text(empty=True)] = Field(
         "redlock:", description='What stands before every resource; "" shares locks with other Redlock libraries.'

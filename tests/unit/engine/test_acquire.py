@@ -77,6 +77,20 @@ async def test_a_lost_attempt_is_released_everywhere_it_was_sent_before_the_verd
         assert group.commands() == sent
 
 
+async def test_servers_that_were_not_asked_say_so() -> None:
+    async with Group(3) as group:
+        group.refusing = {0, 1}
+        for index in (0, 1):
+            group.now[index].break_off()
+        await turns()
+        refused = await group.supervisor.lock("r", 10, wait=0)
+        with pytest.raises(QuorumUnavailable) as unknown:
+            await group.supervisor.is_locked("r")
+        for error in (refused.error, unknown.value):  # type: ignore[union-attr]
+            assert str(error).endswith("127.0.0.1:1002 not asked: too few servers of its group are usable]")
+        assert group.now[2].commands == []
+
+
 async def test_every_attempt_has_a_token_of_its_own() -> None:
     async with Group(3, max_retry=2) as group:
         task = asyncio.create_task(group.supervisor.lock("r", 10))
