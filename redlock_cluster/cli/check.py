@@ -28,7 +28,6 @@ _PIPE_WIDTH: Final = 250
 _TTL: Final = 5.0
 _LONGEST: Final = 2.0  # seconds that votes are waited for which can't change the outcome any more
 _POLL: Final = 0.005
-_TRIES: Final = 100_000  # a group that none of so many names leads to has no share of the ring
 
 _Key = tuple[str, str]
 """The names of a deployment and of one of its groups."""
@@ -38,7 +37,7 @@ _Key = tuple[str, str]
 class _Trial:
     """How locking on one group went.
 
-    votes: of its servers, in the group's order; none where no resource leads to the group
+    votes: of its servers, in the group's order; none where nothing was asked
     problem: why it can't lock, "" when it can
     """
 
@@ -81,14 +80,11 @@ def check_servers(config: Path) -> bool:
 def _trials(supervisor: Supervisor, cluster: ClusterStatus) -> Iterator[tuple[GroupStatus, _Trial]]:
     """Lock once on each group of a deployment."""
     resources: dict[str, str] = {}
-    for _ in range(_TRIES):
-        if len(resources) == len(cluster.groups):
-            break
+    while len(resources) < len(cluster.groups):  # each has a share of the ring, or the options are refused
         resource = f"redlock-cluster check {uuid.uuid4()}"
         resources.setdefault(supervisor.group_for(resource), resource)
     for group in cluster.groups:
-        resource = resources.get(group.name, "")
-        yield group, _trial(supervisor, resource) if resource else _Trial((), "")
+        yield group, _trial(supervisor, resources[group.name])
 
 
 def _trial(supervisor: Supervisor, resource: str) -> _Trial:
@@ -127,7 +123,7 @@ def _row(group: GroupStatus, server: ServerStatus, vote: ServerVote | None) -> l
     state = server.state.value
     # A refused attempt does not wait for votes that can't change it.
     said = "" if vote is None else "not waited for" if vote.vote is None else vote.vote.value
-    why = "no resource leads to this group" if vote is None else "" if vote.vote is Vote.FOR else vote.detail
+    why = "" if vote is None or vote.vote is Vote.FOR else vote.detail
     told = [text for text in (why or server.last_error, server.warning) if text]
     return [
         Text(group.name),

@@ -98,7 +98,7 @@ class _Deployment:
         self._health: asyncio.TimerHandle | None = None
 
     async def _prepare(self, keeper: Keeper, connection: Connection) -> None:
-        """Before a new connection serves: what was not released on earlier ones is."""
+        """Before a new connection serves: what was not released on earlier ones is, and one that refused is probed."""
         self._pending.settle(keeper, connection)
         self._probe(keeper, connection)
 

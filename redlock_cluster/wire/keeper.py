@@ -155,9 +155,15 @@ class Keeper:
                 self.since = self._clock()
                 self._changed()
         elif reply.read_only:
-            connection.abort(reply.text)  # it has become a replica: its name may lead to another server by now
+            self._demoted(reply.text)
         elif reply.code != "NOSCRIPT":
             self._refused(kind, reply.text)
+
+    def _demoted(self, text: str) -> None:
+        """The server has become a replica, and its name may lead to another one by now: leave it altogether."""
+        for keeper in self._group:
+            if keeper.index == self.index and keeper.connection is not None:
+                keeper.connection.abort(text)
 
     def _refused(self, kind: str, text: str) -> None:
         news = not self.refusals

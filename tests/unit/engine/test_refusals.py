@@ -215,6 +215,18 @@ async def test_server_that_has_become_a_replica_is_left_and_dialled_again(error:
         assert await group.supervisor.lock("s", 10, wait=0)
 
 
+async def test_every_connection_of_its_pool_to_a_server_that_has_become_a_replica_is_left() -> None:
+    async with AutomaticGroup(3, pool_size=3) as group:
+        group.answers[1] = says(READONLY, b"SET")
+        assert await group.supervisor.lock("r", 10, wait=0)
+        await turns()
+        assert [wire.closed for wire in group.wires[1]] == [True] * 3
+        group.answers[1] = honest
+        await passes(1)
+        assert servers(group)[1].connections == 3
+        assert not any(wire.closed for wire in group.wires[0] + group.wires[2])
+
+
 async def test_pending_release_that_is_refused_leaves_a_replica_too() -> None:
     async with AutomaticGroup(3) as group:
         lease = (await group.supervisor.lock("r", 10, wait=0)).value  # type: ignore[union-attr]
