@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 
 import pytest
@@ -110,5 +111,7 @@ def test_end_of_a_loop_without_close_is_no_outage(caplog: pytest.LogCaptureFixtu
     async def main() -> None:
         await AutomaticGroup(3).supervisor.start()
 
-    asyncio.run(main())
+    with pytest.warns(ResourceWarning, match="dropped and not closed"):
+        asyncio.run(main())
+        gc.collect()
     assert told(caplog) == []
