@@ -66,14 +66,14 @@ async def test_quorum_that_votes_is_available_whoever_else_refuses() -> None:
 
 async def test_refusing_server_is_still_asked_and_up_again_with_its_first_vote() -> None:
     async with AutomaticGroup(3) as group:
-        group.answers[1:] = [says(OOM, b"SET")] * 2
+        group.answers[1:] = [says(b"-NOREPLICAS too few\r\n", b"SET")] * 2
         await group.supervisor.lock("r", 10, wait=0)
         group.answers[1:] = [honest, lambda words: bulk(b"x") if words[0] == b"SET" else honest(words)]
         assert await group.supervisor.lock("s", 10, wait=0)
         await turns()
         assert states(group) == [ServerState.UP] * 3  # also by a vote against
         assert group.supervisor.status().available
-        assert "OOM" in servers(group)[1].last_error  # what happened stays told
+        assert servers(group)[1].last_error == "acquire: NOREPLICAS too few"  # what happened stays told
         assert probes(group, 1) == []
 
 
@@ -130,6 +130,17 @@ async def test_probe_by_scripts_that_a_server_has_forgotten_is_sent_in_full() ->
         await passes(1.5)
         assert states(group)[1] is ServerState.UP
         assert [words[0] for words in probes(group, 1)[-4:]] == [b"EVALSHA", b"EVALSHA", b"EVAL", b"EVAL"]
+
+
+async def test_release_that_gives_back_by_a_forgotten_script_is_no_refusal() -> None:
+    async with AutomaticGroup(3, probes=REDIS_6) as group:
+        forgetful = says(b"-NOSCRIPT No matching script.\r\n", b"EVALSHA")
+        held = says(NIL, b"SET")
+        group.answers = [forgetful, *[lambda words: held(words) if words[0] == b"SET" else forgetful(words)] * 2]
+        assert await group.supervisor.lock("r", 10, wait=0) == Err("lock_failure")
+        await turns(5)
+        assert [words[0] for words in group.now[0].commands] == [b"SET", b"EVALSHA", b"EVAL"]
+        assert [server.last_error for server in servers(group)] == [""] * 3
 
 
 async def test_refusal_of_one_kind_of_command_ends_with_that_kind() -> None:
