@@ -90,7 +90,7 @@ class Group:
         every round fills no log."""
         if self._told and self.available:
             self._told = False
-            _log.warning("group %s has a quorum of servers again", self.name)
+            _log.warning("group %s has a quorum of servers now", self.name)
 
     def _changed(self) -> None:
         """Something about the servers has changed: look at the end of the turn, when what belongs to it has, too."""

@@ -114,7 +114,6 @@ class SimulatedClient:
             if connection.client == self.name:
                 connection.orphan(unnoticed)
 
-
     def bury(self) -> None:
         """The world has ended: nothing of it is dropped unclosed."""
         self._deployments.abandon()

@@ -39,7 +39,7 @@ async def test_lost_quorum_is_told_once_and_so_is_its_return(caplog: pytest.LogC
         assert "127.0.0.1:1000" not in line
         group.refusing = set()
         await passes(5)
-        assert told(caplog)[1:] == ["group 0 has a quorum of servers again"]
+        assert told(caplog)[1:] == ["group 0 has a quorum of servers now"]
 
 
 async def test_refusing_servers_are_no_quorum_and_say_why(caplog: pytest.LogCaptureFixture) -> None:
@@ -53,7 +53,7 @@ async def test_refusing_servers_are_no_quorum_and_say_why(caplog: pytest.LogCapt
         assert told(caplog) == [f"group 0 has lost its quorum of servers ({why})"]
         group.answers = [honest] * 3
         await passes(2)
-        assert told(caplog)[1:] == ["group 0 has a quorum of servers again"]
+        assert told(caplog)[1:] == ["group 0 has a quorum of servers now"]
 
 
 async def test_silent_servers_are_no_quorum(caplog: pytest.LogCaptureFixture) -> None:
@@ -96,7 +96,7 @@ async def test_missing_quorum_at_the_start_is_told_once_and_so_is_its_coming(cap
         assert told(caplog) == ["group 0 has no quorum of servers (127.0.0.1:1000: refused; 127.0.0.1:1002: refused)"]
         group.refusing = set()
         await passes(5)
-        assert told(caplog)[1:] == ["group 0 has a quorum of servers again"]
+        assert told(caplog)[1:] == ["group 0 has a quorum of servers now"]
 
 
 async def test_close_is_no_outage(caplog: pytest.LogCaptureFixture) -> None:
