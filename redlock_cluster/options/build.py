@@ -8,10 +8,19 @@ from __future__ import annotations
 
 import re
 from pathlib import Path as File
-from typing import Final, TypeVar
+from typing import Final, TypeVar, cast
 
 from pydantic import BaseModel, SecretStr
 
+from redlock_cluster.options.credentials import (
+    CredentialProvider,
+    Credentials,
+    CredentialsMissing,
+    InUrl,
+    Provided,
+    Written,
+    password_in,
+)
 from redlock_cluster.options.kinds import Duration, server_from_url
 from redlock_cluster.options.model import (
     EXCLUSIVE,
@@ -25,6 +34,7 @@ from redlock_cluster.options.model import (
     ServerOptions,
 )
 from redlock_cluster.options.problems import BROKEN, Path, Problems, spelled
+from redlock_cluster.options.variables import Expanded, escaped
 
 __all__ = ["Builder"]
 
@@ -32,7 +42,6 @@ Model = TypeVar("Model", bound=BaseModel)
 Addresses = dict[tuple[str, int], Path]
 
 RING_POINTS: Final = 40  # uhashring's vnodes of a ketama node of average weight
-LONGEST_PASSWORD: Final = 65536
 DEPLOYMENT_NAMES: Final = (*(name for name in DeploymentEntry.model_fields if name != "groups"), "servers", "cluster")
 MAXIMA: Final[dict[str, object]] = {
     name: Duration().written(DeploymentEntry.model_fields[name].default)
@@ -202,23 +211,20 @@ class Builder:
         password = self._password(sound, path)
         if entry is None or len(self.problems.found) > before:
             return None
-        return _narrowed(ServerOptions, entry, password=password)
+        if isinstance(node, Expanded):
+            credentials: Credentials | None = InUrl(SecretStr(node.template))
+        else:
+            credentials = _credentials(entry, fields, password)
+        return _narrowed(ServerOptions, entry, credentials=credentials)
 
-    def _password(self, entry: ServerEntry, path: Path) -> SecretStr | None:
-        if entry.password_file is None:
-            return entry.password or entry.auth
-        text, problem = "", ""
-        try:
-            with File(entry.password_file).open(encoding="utf-8") as file:
-                text = file.read(LONGEST_PASSWORD).rstrip("\r\n")
-            problem = "" if 0 < len(text) < LONGEST_PASSWORD else "the file is empty or too long for a password"
-        except OSError as error:
-            problem = f"the file can't be read: {error.strerror}"
-        except ValueError:
-            problem = "the file is not UTF-8 text"
-        if problem:
-            self.problems.report((*path, "password_file"), problem)
-        return SecretStr(text)
+    def _password(self, entry: ServerEntry, path: Path) -> str | None:
+        """The content of the password file, if there is one and it is right."""
+        if entry.password_file is not None:
+            try:
+                return password_in(entry.password_file)
+            except CredentialsMissing as missing:
+                self.problems.report((*path, "password_file"), str(missing))
+        return None
 
     def _exclusive(self, fields: dict[str, object], path: Path) -> None:
         for one, other in EXCLUSIVE:
@@ -227,7 +233,37 @@ class Builder:
 
 
 def _narrowed(model: type[Model], entry: BaseModel, **changes: object) -> Model:
-    return model.model_construct(**{name: getattr(entry, name) for name in model.model_fields} | changes)
+    kept = {name: getattr(entry, name) for name in model.model_fields if name not in changes}
+    return model.model_construct(**kept | changes)
+
+
+def _credentials(entry: ServerEntry, fields: dict[str, object], content: str | None) -> Credentials | None:
+    """Where a server's user name and password come from, None when it is told neither.
+
+    entry, fields: the server, checked and as it is written
+    content: of the password file
+    """
+    if entry.credential_provider is not None:
+        return Provided(cast(CredentialProvider, entry.credential_provider))
+    username = _template(fields.get("username"))
+    password = _template(fields.get("password") or fields.get("auth"))
+    file = entry.password_file
+    if file is not None and not File(file).is_file():
+        file, password = None, _template(content)  # a pipe can be read only once
+    if username is password is file is None:
+        return None
+    return Written(username, None if password is None else SecretStr(password), file)
+
+
+def _template(value: object) -> str | None:
+    match value:
+        case Expanded():
+            return value.template
+        case SecretStr():
+            return escaped(value.get_secret_value())
+        case str():
+            return escaped(value)
+    return None
 
 
 def _both_ends(entry: DeploymentEntry) -> dict[str, object]:

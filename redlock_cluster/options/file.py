@@ -18,6 +18,7 @@ from redlock_cluster.errors import OptionsError
 from redlock_cluster.options.build import Builder
 from redlock_cluster.options.model import Options
 from redlock_cluster.options.problems import BROKEN, Path, Problems, showable
+from redlock_cluster.options.variables import Expanded, expanded
 
 __all__ = ["load_options"]
 
@@ -192,17 +193,8 @@ class _Plain:
         return copy
 
     def _expanded(self, text: str, path: Path) -> object:
+        if "${" not in text:
+            return text
         broken = len(self.problems.found)
-
-        def value(match: re.Match[str]) -> str:
-            if match[0] == "$${":
-                return "${"
-            name = match["name"]
-            if name is None:
-                self.problems.report(path, "write a variable as ${NAME}, and ${ that is no variable as $${")
-            elif name not in os.environ:
-                self.problems.report(path, f"the environment variable {name} is not set")
-            return os.environ.get(name or "", "")
-
-        expanded = re.sub(r"\$\$\{|\$\{(?:(?P<name>[A-Za-z_][A-Za-z0-9_]*)\})?", value, text)
-        return expanded if len(self.problems.found) == broken else BROKEN
+        filled = expanded(text, lambda problem: self.problems.report(path, problem))
+        return Expanded.of(filled, text) if len(self.problems.found) == broken else BROKEN

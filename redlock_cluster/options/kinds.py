@@ -189,6 +189,23 @@ class Secret(Text):
         return SecretStr(str(super().read(text, from_file)))
 
 
+class Provider(Kind):
+    """An object with a method `get_credentials`; no file can hold one."""
+
+    def read(self, value: object, from_file: bool) -> object:
+        """Return the object."""
+        if not callable(getattr(value, "get_credentials", None)):
+            raise wrong(
+                "a credential provider is an object with get_credentials(), which only options given as a mapping can"
+                " hold; in a file, write password_file or ${VARIABLE}"
+            )
+        return value
+
+    def forms(self) -> list[dict[str, object]]:
+        """Return nothing: it can't be written."""
+        return []
+
+
 def no_control(value: str) -> str:
     """Return what is wrong with text that must not have control characters; "" if nothing is."""
     control = any(character < " " or "\x7f" <= character <= "\x9f" for character in value)

@@ -11,10 +11,20 @@ import ipaddress
 import json
 import os
 from collections.abc import Mapping
-from typing import Annotated, Final
+from typing import Annotated, Final, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
+from redlock_cluster.options.credentials import Credentials
 from redlock_cluster.options.kinds import (
     FLAGS,
     URL_PARAMETERS,
@@ -22,6 +32,7 @@ from redlock_cluster.options.kinds import (
     Duration,
     Flag,
     Kind,
+    Provider,
     Secret,
     Share,
     Text,
@@ -36,6 +47,7 @@ __all__ = ["DeploymentOptions", "GroupOptions", "Options", "ServerOptions", "jso
 TLS_NAMES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname")
 EXCLUSIVE: Final = (
     *(("auth", "password"), ("auth", "password_file"), ("password", "password_file")),
+    *(("credential_provider", name) for name in ("username", "password", "auth", "password_file")),
     *(("socket", "host"), ("socket", "port")),
     *(("retry_interval", "retry_interval_base"), ("retry_interval", "retry_interval_max")),
     ("reconnection_interval", "reconnection_interval_base"),
@@ -51,8 +63,8 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
-class ServerOptions(_Frozen):
-    """One server: its address and its credentials. Never shows its password or user name."""
+class ServerAddress(_Frozen):
+    """Where one server is, and how it is spoken to."""
 
     host: Annotated[str, Text(host_problem)] = Field("127.0.0.1", description="Host name or IP address.")
     port: Annotated[int, Whole(1, 65535)] = Field(6379, description="TCP port.")
@@ -60,8 +72,6 @@ class ServerOptions(_Frozen):
         None, description="Path of a Unix socket, instead of host and port."
     )
     database: Annotated[int, Whole(0)] = Field(0, description="Number of the database.")
-    username: Annotated[str | None, Text()] = Field(None, description="ACL user.", repr=False)
-    password: Annotated[SecretStr | None, Secret()] = Field(None, description="Password.")
     ssl: Annotated[bool, Flag()] = Field(False, description="Whether to speak TLS.")
     ssl_ca_certs: Annotated[str | None, Text(no_control)] = Field(
         None, description="PEM file of the authorities that may have signed the server's certificate."
@@ -77,7 +87,7 @@ class ServerOptions(_Frozen):
     )
 
     @model_validator(mode="after")
-    def _socket_has_no_host(self) -> ServerOptions:
+    def _socket_has_no_host(self) -> Self:
         if self.socket is not None:
             self.__dict__["host"] = ""  # frozen: only the dictionary can be written
         return self
@@ -102,6 +112,12 @@ class ServerOptions(_Frozen):
         if isinstance(address, ipaddress.IPv6Address):
             address = ipaddress.IPv4Address("127.0.0.1") if address.is_loopback else address.ipv4_mapped or address
         return str(address), self.port
+
+
+class ServerOptions(ServerAddress):
+    """One server: its address, and where its credentials come from. Never shows its password or user name."""
+
+    credentials: InstanceOf[Credentials] | None = Field(None, repr=False)
 
 
 class GroupOptions(_Frozen):
@@ -175,12 +191,20 @@ class Options(_Frozen):
     default: str | None = None
 
 
-class ServerEntry(ServerOptions):
-    """A server as a file writes it: with the other ways to give the password."""
+class ServerEntry(ServerAddress):
+    """A server as a file or a mapping writes it: with every way to give the credentials."""
 
+    username: Annotated[str | None, Text()] = Field(
+        None, description="ACL user; without a password, one that needs none.", repr=False
+    )
+    password: Annotated[SecretStr | None, Secret()] = Field(None, description="Password.")
     auth: Annotated[SecretStr | None, Secret()] = Field(None, description="The same as password.")
     password_file: Annotated[str | None, Text(no_control)] = Field(
-        None, description="File that holds the password; the newline at its end doesn't count."
+        None,
+        description="File that holds the password, read for every connection; the newline at its end doesn't count.",
+    )
+    credential_provider: Annotated[object, Provider()] = Field(
+        None, description="Gives user name and password for every connection.", repr=False
     )
 
 
@@ -199,8 +223,7 @@ def _properties(model: type[BaseModel]) -> dict[str, object]:
     properties: dict[str, object] = {}
     for name, field in model.model_fields.items():
         for kind in field.metadata:
-            if isinstance(kind, Kind):
-                forms = kind.forms()
+            if isinstance(kind, Kind) and (forms := kind.forms()):
                 about: dict[str, object] = {"description": f"{field.description}{kind.unit}"}
                 if not field.is_required():
                     default = field.default if field.default is None else kind.written(field.default)

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from redlock_cluster.core.dialect import Dialect, dialect_of, probes
 from redlock_cluster.core.replies import ErrorReply
 from redlock_cluster.options import ServerOptions
+from redlock_cluster.options.credentials import DEFAULT_USER, Login
 from redlock_cluster.wire.connection import Connection
 from redlock_cluster.wire.ports import ConnectionFailed
 
@@ -51,13 +52,15 @@ class Handshake:
     probe_key: str
     scripts: tuple[bytes, ...]
 
-    async def perform(self, connection: Connection, server: ServerOptions) -> Facts:
+    async def perform(self, connection: Connection, server: ServerOptions, login: Login | None) -> Facts:
         """Authenticate, select the database, ask.
+
+        login: who we are; None: whoever the server lets in without being told
 
         Raises ConnectionFailed when the server refuses, is no Redis-protocol server, can't serve now (loading,
         replica), or is a node of a Redis Cluster.
         """
-        resp3, hello = await _hello(connection, server)
+        resp3, hello = await _hello(connection, login)
         if server.database:
             selected = await connection.request("SELECT", server.database)
             if isinstance(selected, ErrorReply):
@@ -85,20 +88,20 @@ class Handshake:
         )
 
 
-async def _hello(connection: Connection, server: ServerOptions) -> tuple[bool, dict[str, str]]:
+async def _hello(connection: Connection, login: Login | None) -> tuple[bool, dict[str, str]]:
     """`HELLO 3`; servers that don't know it (before Redis 6) get `AUTH` and stay with RESP2.
 
     Returns whether it is RESP3, and what the server said of itself.
     """
-    password = server.password.get_secret_value() if server.password is not None else None
-    credentials = () if password is None else ("AUTH", server.username or "default", password)
+    password = None if login is None else login.password.get_secret_value()
+    credentials = () if login is None or password is None else ("AUTH", login.username, password)
     reply = await connection.request("HELLO", 3, *credentials)
     if isinstance(reply, (dict, list)):
         return (True, _texts(reply)) if isinstance(reply, dict) else (False, {})
     if isinstance(reply, ErrorReply) and (reply.code in _SHOWN or reply.text.startswith(_FULL)):
         raise ConnectionFailed(_authentication(reply, password))
-    if password is not None:
-        user = (server.username,) if server.username else ()
+    if login is not None and password is not None:
+        user = () if login.username == DEFAULT_USER else (login.username,)
         reply = await connection.request("AUTH", *user, password)
         if reply != b"OK":
             raise ConnectionFailed(_authentication(reply, password))

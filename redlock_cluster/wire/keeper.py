@@ -21,6 +21,8 @@ from hiredis import pack_command
 from redlock_cluster.core.replies import ErrorReply
 from redlock_cluster.core.timing import Interval
 from redlock_cluster.options import DeploymentOptions, ServerOptions
+from redlock_cluster.options.credentials import Login
+from redlock_cluster.wire.blocking import call, doing
 from redlock_cluster.wire.connection import Connection, Flusher, Upstream
 from redlock_cluster.wire.handshake import Facts, Handshake
 from redlock_cluster.wire.ports import ConnectionFailed, Ports
@@ -255,9 +257,11 @@ class Keeper:
         connection = Connection(self._flusher, self.index, self._lost)
         try:
             async with asyncio.timeout(self._options.connect_timeout):
+                login = await self._login()
                 await self._dial(self._server, connection)
                 asked = self._clock()
-                facts = await self._handshake.perform(connection, self._server)
+                with doing("waiting for its handshake"):
+                    facts = await self._handshake.perform(connection, self._server, login)
                 latency = self._clock() - asked
                 connection.speak(facts.dialect)
                 if connection.alive:
@@ -268,6 +272,13 @@ class Keeper:
             if self.connection is not connection:
                 connection.abort("the handshake failed")
         return connection
+
+    async def _login(self) -> Login | None:
+        """Who logs in now."""
+        credentials = self._server.credentials
+        if credentials is None or not credentials.blocks:
+            return None if credentials is None else credentials.read()
+        return await call(credentials.key, credentials.read, "waiting for its credentials")
 
     def _serve(self, connection: Connection, facts: Facts, latency: float) -> None:
         if not connection.alive:
@@ -305,8 +316,10 @@ class Keeper:
             _log.info("lost the connection to %s: %s", self.name, connection.reason)
 
     def _failed(self, error: Exception) -> None:
-        text = "no connection within the connect timeout" if isinstance(error, TimeoutError) else str(error)
-        text = text or type(error).__name__
+        text = str(error) or type(error).__name__
+        if isinstance(error, TimeoutError) and isinstance(error.__cause__, asyncio.CancelledError):
+            still = getattr(error.__cause__, "__notes__", ())
+            text = ": still ".join(("no connection within the connect timeout", *still[:1]))
         if text != self.error:
             _log.info("can't connect to %s: %s", self.name, text)
             self.error = self.last_error = text

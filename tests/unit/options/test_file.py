@@ -13,6 +13,7 @@ from pydantic import SecretStr
 
 from redlock_cluster.core.ring import Ring
 from redlock_cluster.errors import OptionsError, RedlockError
+from redlock_cluster.options.credentials import Credentials, CredentialsMissing, Written
 from redlock_cluster.options.file import load_options
 from redlock_cluster.options.model import DeploymentEntry, DeploymentOptions, Options, ServerEntry, ServerOptions
 
@@ -52,13 +53,28 @@ def server(node: object) -> ServerOptions:
     return load_options({"servers": [node]}).deployments["default"].groups[0].servers[0]
 
 
+def known(password: str | None, username: str | None = None) -> Written:
+    return Written(username, None if password is None else SecretStr(password))
+
+
+def login(node: object) -> tuple[str, str] | None:
+    """Who logs in at a server now."""
+    credentials = server(node).credentials
+    return None if credentials is None else said_by(credentials)
+
+
+def said_by(credentials: Credentials) -> tuple[str, str] | None:
+    found = credentials.read()
+    return None if found is None else (found.username, found.password.get_secret_value())
+
+
 # Shipped files
 
 
 @pytest.mark.parametrize("name", ["redlock.yaml", "single.yaml"])
 def test_shipped_file_has_every_option(name: str) -> None:
     text = (CONFIG / name).read_text()
-    for option in {*DeploymentEntry.model_fields, *ServerEntry.model_fields} - {"groups"}:
+    for option in {*DeploymentEntry.model_fields, *ServerEntry.model_fields} - {"groups", "credential_provider"}:
         assert re.search(rf"\b{option}: ", text), option
 
 
@@ -108,10 +124,11 @@ def test_same_server_in_two_deployments_is_allowed() -> None:
     [
         ({}, ServerOptions()),
         ({"host": "::1", "port": "7101", "database": "2"}, ServerOptions(host="::1", port=7101, database=2)),
-        ({"auth": SecretStr("pw")}, ServerOptions(password="pw")),
-        ({"auth": "pw"}, ServerOptions(password="pw")),
-        ({"username": "me", "password": "pw"}, ServerOptions(username="me", password="pw")),
-        ({"password": None, "socket": None, "auth": "pw"}, ServerOptions(password="pw")),
+        ({"auth": SecretStr("pw")}, ServerOptions(credentials=known("pw"))),
+        ({"auth": "pw"}, ServerOptions(credentials=known("pw"))),
+        ({"username": "me", "password": "pw"}, ServerOptions(credentials=known("pw", "me"))),
+        ({"username": "me"}, ServerOptions(credentials=known(None, "me"))),
+        ({"password": None, "socket": None, "auth": "pw"}, ServerOptions(credentials=known("pw"))),
         ({"ssl_ca_certs": None, "ssl_keyfile": None}, ServerOptions()),
         ({"socket": "/run/a.sock"}, ServerOptions(socket="/run/a.sock")),
         ({"ssl": "yes", "ssl_check_hostname": "off"}, ServerOptions(ssl=True, ssl_check_hostname=False)),
@@ -120,11 +137,13 @@ def test_same_server_in_two_deployments_is_allowed() -> None:
         ("redis://a:7101/3", ServerOptions(host="a", port=7101, database=3)),
         ("redis://a?db=3", ServerOptions(host="a", database=3)),
         ("redis://[::1]:7101", ServerOptions(host="::1", port=7101)),
-        ("redis://me:p%40%23%2F%3Fw@a", ServerOptions(host="a", username="me", password="p@#/?w")),
-        ("redis://:p@w@a", ServerOptions(host="a", password="p@w")),
+        ("redis://me:p%40%23%2F%3Fw@a", ServerOptions(host="a", credentials=known("p@#/?w", "me"))),
+        ("redis://me@a", ServerOptions(host="a", credentials=known(None, "me"))),
+        ("redis://me:@a", ServerOptions(host="a", credentials=known(None, "me"))),
+        ("redis://:p@w@a", ServerOptions(host="a", credentials=known("p@w"))),
         ("rediss://a?ssl_check_hostname=no", ServerOptions(host="a", ssl=True, ssl_check_hostname=False)),
         ("unix:///run/a%20b.sock?db=1", ServerOptions(socket="/run/a b.sock", database=1)),
-        ("unix://me:pw@/run/a.sock", ServerOptions(socket="/run/a.sock", username="me", password="pw")),
+        ("unix://me:pw@/run/a.sock", ServerOptions(socket="/run/a.sock", credentials=known("pw", "me"))),
     ],
     ids=str,
 )
@@ -213,7 +232,8 @@ def test_variables_give_numbers_flags_and_durations(monkeypatch: pytest.MonkeyPa
 
 def test_variables_are_expanded_in_urls(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PASSWORD", "p%40w")
-    assert server("redis://:${PASSWORD}@a") == ServerOptions(host="a", password="p@w")
+    assert login("redis://:${PASSWORD}@a") == ("default", "p@w")
+    assert server("redis://:${PASSWORD}@a").host == "a"
 
 
 @pytest.mark.parametrize("option", ["port", "ssl", "password", "host", "socket", "auth"])
@@ -246,13 +266,13 @@ def test_malformed_variable_is_a_problem(text: str) -> None:
 def test_password_file_is_read_without_its_newline(content: str, password: str, tmp_path: Path) -> None:
     file = tmp_path / "password"
     file.write_bytes(content.encode())
-    assert server({"password_file": file}) == ServerOptions(password=password)
+    assert login({"password_file": file}) == ("default", password)
 
 
 def test_password_file_may_be_named_by_a_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "password").write_text("pw")
     monkeypatch.setenv("SECRETS", str(tmp_path))
-    assert server({"password_file": "${SECRETS}/password"}) == ServerOptions(password="pw")
+    assert login({"password_file": "${SECRETS}/password", "username": "me"}) == ("me", "pw")
 
 
 @pytest.mark.parametrize(
@@ -270,6 +290,107 @@ def test_bad_password_file_is_a_problem(content: bytes | None, problem: str, tmp
     if content is not None:
         file.write_bytes(content)
     assert only_problem({"servers": [{"password_file": str(file)}]}) == ("servers[0].password_file", problem)
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        {"username": "${WHO}", "password": "${HOW}"},
+        {"username": "${WHO}", "auth": "${HOW}"},
+        "redis://${WHO}:${HOW}@a",
+        "redis://${LOGIN}@a",
+        "${URL}",
+    ],
+    ids=str,
+)
+def test_credentials_are_read_from_the_environment_each_time(node: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    def environment(who: str, how: str) -> None:
+        values = {"WHO": who, "HOW": how, "LOGIN": f"{who}:{how}", "URL": f"redis://{who}:{how}@a"}
+        for name, value in values.items():
+            monkeypatch.setenv(name, value)
+
+    environment("me", "pw")
+    credentials = server(node).credentials
+    assert credentials is not None
+    assert said_by(credentials) == ("me", "pw")
+    environment("you", "new")
+    assert said_by(credentials) == ("you", "new")
+    environment("you", "")
+    if isinstance(node, str):
+        assert said_by(credentials) == ("you", "")  # as a URL without a password
+    else:
+        with pytest.raises(CredentialsMissing, match=r"^password: empty"):
+            credentials.read()
+
+
+@pytest.mark.parametrize(
+    ("node", "read"),
+    [
+        ({"password": "a$${b}"}, "a${b}"),
+        ({"password": SecretStr("a${b}$${c}")}, "a${b}$${c}"),
+        ("redis://:a%24%7Bb%7D@a", "a${b}"),
+    ],
+    ids=["escaped", "not to be expanded", "in a URL"],
+)
+def test_passwords_that_look_like_variables_stay_as_they_are(node: object, read: str) -> None:
+    assert login(node) == ("default", read)
+
+
+def test_url_with_a_variable_may_name_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOST", "a")
+    assert login("redis://${HOST}") is None
+
+
+def test_options_do_not_change_with_what_their_credentials_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "password"
+    source = {"servers": [{"password_file": file}, "redis://:${HOW}@b", {"host": "c", "password": "${HOW}"}]}
+    read = []
+    for password in ("old", "new"):
+        file.write_text(password)
+        monkeypatch.setenv("HOW", password)
+        read.append(load_options(source))
+    assert read[0] == read[1]
+
+
+class Vault:
+    def get_credentials(self) -> tuple[str, str]:
+        return "me", SECRET
+
+
+def test_credential_provider_is_asked_each_time_and_not_before() -> None:
+    vault = Vault()
+    options = [load_options({"servers": [{"credential_provider": vault}]}) for _ in range(2)]
+    assert options[0] == options[1] != load_options({"servers": [{"credential_provider": Vault()}]})
+    credentials = options[0].deployments["default"].groups[0].servers[0].credentials
+    assert credentials is not None
+    assert said_by(credentials) == ("me", SECRET)
+    assert SECRET not in repr(credentials.read())
+    assert "Vault" not in repr(options)
+
+
+@pytest.mark.parametrize("value", ["vault", 5, {"get_credentials": "x"}, object(), True])
+def test_credential_provider_without_its_method_is_a_problem(value: object) -> None:
+    assert only_problem({"servers": [{"credential_provider": value}]}) == (
+        "servers[0].credential_provider",
+        "a credential provider is an object with get_credentials(), which only options given as a mapping can hold; "
+        "in a file, write password_file or ${VARIABLE}",
+    )
+
+
+def test_credential_provider_in_a_file_is_a_problem(write) -> None:
+    path, problem = only_problem(write("servers: [{credential_provider: my.module.Provider}]"))
+    assert path == "servers[0].credential_provider"
+    assert "only options given as a mapping can hold" in problem
+
+
+@pytest.mark.parametrize("name", ["username", "password", "auth", "password_file"])
+def test_credential_provider_beside_other_credentials_is_a_problem(name: str, tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("pw")
+    node = {"credential_provider": Vault(), name: str(tmp_path / "password")}
+    assert only_problem({"servers": [node]}) == (
+        "servers[0].credential_provider",
+        f"given beside {name}; keep one of the two",
+    )
 
 
 # Problems of single options
@@ -824,7 +945,8 @@ def test_options_show_no_password(node: object, tmp_path: Path, monkeypatch: pyt
         assert SECRET not in f"{part!r} {part!s}"
     found = parts[-1]
     assert isinstance(found, ServerOptions)
-    assert SECRET in (found.username, found.password and found.password.get_secret_value())
+    assert found.credentials is not None
+    assert SECRET in (said_by(found.credentials) or ())
     assert SECRET not in found.name
 
 
@@ -834,6 +956,8 @@ def test_password_file_may_be_a_pipe() -> None:
     os.write(writer, b"pw\n")
     os.close(writer)
     try:
-        assert server({"password_file": f"/proc/self/fd/{reader}"}) == ServerOptions(password="pw")
+        credentials = server({"password_file": f"/proc/self/fd/{reader}"}).credentials
+        assert credentials is not None
+        assert [said_by(credentials), said_by(credentials)] == [("default", "pw")] * 2
     finally:
         os.close(reader)
