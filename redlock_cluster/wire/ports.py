@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import ssl
 import time
 from base64 import b64encode
 from collections.abc import Callable
@@ -16,8 +15,9 @@ from functools import partial
 from typing import Final, Protocol
 
 from redlock_cluster.options import ServerOptions
+from redlock_cluster.wire.dialer import SocketDialer
 
-__all__ = ["Clock", "ConnectionFailed", "Dialer", "Entropy", "Ports", "SocketDialer", "SystemEntropy", "system_clock"]
+__all__ = ["Clock", "ConnectionFailed", "Dialer", "Entropy", "Ports", "SystemEntropy", "system_clock"]
 
 Clock = Callable[[], float]
 """Seconds of a clock that never goes back and runs through suspend."""
@@ -67,30 +67,9 @@ class Dialer(Protocol):
     async def __call__(self, server: ServerOptions, protocol: asyncio.Protocol) -> None:
         """Connects, TLS included, and hands the transport to the protocol's `connection_made`.
 
-        Raises OSError (ssl.SSLError among it) when that fails. Its caller bounds the time.
+        Raises OSError (ssl.SSLError among it) when that fails. Its caller bounds the time: a cancellation gets a note
+        that says what was still being done.
         """
-
-
-class SocketDialer:
-    """TCP, unix socket or TLS, as the server's options say."""
-
-    async def __call__(self, server: ServerOptions, protocol: asyncio.Protocol) -> None:
-        """Connects the protocol to the server."""
-        loop = asyncio.get_running_loop()
-        if server.socket is not None:
-            await loop.create_unix_connection(lambda: protocol, server.socket)
-            return
-        context = await loop.run_in_executor(None, _tls_context, server) if server.ssl else None
-        await loop.create_connection(lambda: protocol, server.host, server.port, ssl=context)
-
-
-def _tls_context(server: ServerOptions) -> ssl.SSLContext:
-    """Made anew for each connection, so that renewed certificates are taken up; reads files, so not in the loop."""
-    context = ssl.create_default_context(cafile=server.ssl_ca_certs)
-    context.check_hostname = server.ssl_check_hostname
-    if server.ssl_certfile is not None:
-        context.load_cert_chain(server.ssl_certfile, server.ssl_keyfile)
-    return context
 
 
 class Ports:
