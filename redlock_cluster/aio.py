@@ -61,7 +61,10 @@ class AsyncSupervisor:
         return self._deployment
 
     async def start(self) -> Self:
-        """Connects; returns when each server has connected or failed once, at most `connect_timeout`."""
+        """Connects; returns when each server has connected or failed once (at most `connect_timeout`).
+
+        When every group has its quorum, the other servers are waited for a moment only, and connect in the background.
+        """
         await self._deployments.start(self._scope)
         return self
 

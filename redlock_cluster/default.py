@@ -79,7 +79,9 @@ class DefaultSupervisor(Supervisor):
         return runtime
 
     def start(self, options: Source | None = None) -> Self:
-        """Connects; returns when each server has connected or failed once, at most `connect_timeout`.
+        """Connects; returns when each server has connected or failed once (at most `connect_timeout`).
+
+        When every group has its quorum, the other servers are waited for a moment only, and connect in the background.
 
         options: path or mapping; None for the file that REDLOCK_OPTIONS names
 
@@ -126,7 +128,7 @@ class AsyncDefaultSupervisor(AsyncSupervisor):
         return deployments.engines.get(deployments.options.default)
 
     async def start(self, options: Source | None = None) -> Self:
-        """Connects in the running loop; returns when each server has connected or failed once.
+        """Connects in the running loop; returns when each server has connected or failed once, as `AsyncSupervisor`'s.
 
         options: path or mapping; None for the file that REDLOCK_OPTIONS names
 

@@ -59,7 +59,9 @@ class Supervisor:
         return self._runtime.bind(self._deployment)
 
     def start(self) -> Self:
-        """Connects; returns when each server has connected or failed once, at most `connect_timeout`.
+        """Connects; returns when each server has connected or failed once (at most `connect_timeout`).
+
+        When every group has its quorum, the other servers are waited for a moment only, and connect in the background.
 
         Raises RuntimeError where the process doesn't let threads run.
         """

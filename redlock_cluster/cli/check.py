@@ -55,6 +55,8 @@ def check_servers(config: Path) -> bool:
     Raises OptionsError.
     """
     with Supervisor(config) as supervisor:
+        while _connecting(supervisor.status()):  # at most for the connect timeout
+            time.sleep(_POLL)
         trials = {
             (cluster.name, group.name): trial
             for cluster in supervisor.status().clusters
@@ -75,6 +77,11 @@ def check_servers(config: Path) -> bool:
     else:
         console.print(Text("every group gave a lock and took it back", style="bold green"))
     return not problems
+
+
+def _connecting(status: Status) -> bool:
+    servers = [server for cluster in status.clusters for group in cluster.groups for server in group.servers]
+    return any(server.state.value == "connecting" for server in servers)
 
 
 def _trials(supervisor: Supervisor, cluster: ClusterStatus) -> Iterator[tuple[GroupStatus, _Trial]]:

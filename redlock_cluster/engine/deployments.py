@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 from redlock_cluster.core.exclusive import EXCLUSIVE
 from redlock_cluster.core.retry import RetryPolicy
@@ -38,6 +38,10 @@ __all__ = ["Deployments", "Routing", "Source", "retry_policy"]
 Source = str | os.PathLike[str] | Mapping[str, object]
 """Where options come from: the path of a YAML file, or a mapping of the same shape."""
 
+START_GRACE: Final = 0.1
+"""Seconds that the start waits for the other servers once every group has a quorum: those that are well have connected
+by then, and one that is away does not hold up the first call."""
+
 _SETTLED_AT_ONCE: Final = 1000  # pending releases sent in one health check, so that it does not hold up the loop
 
 
@@ -47,7 +51,7 @@ def retry_policy(options: DeploymentOptions) -> RetryPolicy:
     return RetryPolicy(options.max_retry, pauses, options.server_timeout)
 
 
-class _Upkeep(asyncio.Task[None]):
+class _Upkeep(asyncio.Task[Any]):
     """A task that may be left behind in a loop that somebody closed."""
 
     def __del__(self) -> None:
@@ -108,15 +112,33 @@ class _Deployment:
             probe(keeper, connection, EXCLUSIVE, self._probe_key, self._tokens.new(), self._probe_ttl_ms)
 
     async def start(self) -> None:
-        """Connect to every server; return when each has connected or failed once. Never fails for want of servers."""
+        """Connect to every server; return when each has connected or failed once, or soon after each group's quorum.
+
+        Never fails for want of servers.
+        """
         self._tasks = [
             _Upkeep(keeper.keep(), loop=self._loop, name=f"redlock {keeper.name}") for keeper in self._keepers
         ]
         self._health = self._loop.call_later(self._options.health_check_interval, self._check)
-        for keeper in self._keepers:
-            await keeper.attempted.wait()
+        await self._attempted()
         for group in self._groups.values():
             group.watch()
+
+    async def _attempted(self) -> None:
+        """Returns when each connection was attempted; once every group has a quorum, START_GRACE later at most."""
+        attempts = [_Upkeep(keeper.attempted.wait(), loop=self._loop) for keeper in self._keepers]
+        try:
+            async with asyncio.timeout(None) as patience:
+                for attempt in asyncio.as_completed(attempts):
+                    await attempt
+                    if patience.when() is None and all(group.quorate for group in self._groups.values()):
+                        patience.reschedule(self._loop.time() + START_GRACE)
+        except TimeoutError:
+            pass
+        finally:
+            for waiting in attempts:
+                waiting.cancel()
+            await asyncio.gather(*attempts, return_exceptions=True)
 
     async def close(self) -> None:
         """Let what was sent be answered (for a server timeout at most), then close every connection."""

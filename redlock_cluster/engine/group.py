@@ -115,6 +115,11 @@ class Group:
         """Whether a quorum of its servers would vote."""
         return sum(pool.able for pool in self.pools) >= self.quorum
 
+    @property
+    def quorate(self) -> bool:
+        """Whether every key finds a quorum of servers that can be asked."""
+        return all(pipeline.enough for pipeline in self.pipelines)
+
     def status(self) -> GroupStatus:
         """A snapshot."""
         now = self.clock()

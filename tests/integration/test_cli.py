@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from resolver import swallowing
 
 from redlock_cluster.core.ring import Ring
 from redlock_cluster.options import json_schema
@@ -155,6 +156,20 @@ def test_check_with_one_server_of_a_group_down_exits_with_0() -> None:
         (line,) = [line for line in done.stdout.splitlines() if cluster.groups[0][1].name in line]
         assert " down " in line
         assert "refused" in line
+
+
+def test_check_waits_for_what_becomes_of_a_server_that_swallows_everything(tmp_path: Path) -> None:
+    with EmbeddedCluster(1, 2) as cluster, swallowing() as hole:
+        servers = [{"port": server.port} for server in cluster.servers]
+        path = tmp_path / "options.yaml"
+        path.write_text(
+            yaml.safe_dump({"connect_timeout": "1s", "servers": [*servers, {"host": "127.0.0.9", "port": hole}]})
+        )
+        done = run("check", path)
+    assert done.returncode == 0, done.stderr
+    (line,) = [line for line in done.stdout.splitlines() if "127.0.0.9" in line]
+    assert " down " in line
+    assert "no connection within the connect timeout" in line
 
 
 def test_check_with_a_group_without_quorum_exits_with_1_and_names_it() -> None:
