@@ -8,19 +8,35 @@ import errno
 import select
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from typing import Any, Final, TypeVar
 
 import pytest
 import uvloop
+
+T = TypeVar("T")
 
 LOOPS: Final[dict[str, Callable[[], asyncio.AbstractEventLoop]]] = {
     "asyncio": asyncio.new_event_loop,
     "uvloop": uvloop.new_event_loop,
 }
 
+LONGEST: Final = 20.0
+"""Seconds after which a test that waits for what never comes fails."""
+
 AGAIN: Final = socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 NONAME: Final = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+
+class ImpatientRunner(asyncio.Runner):
+    """Runs coroutines in a loop, LONGEST at most."""
+
+    def run(self, coro: Coroutine[Any, Any, T], **named: Any) -> T:
+        async def bounded() -> T:
+            async with asyncio.timeout(LONGEST):
+                return await coro
+
+        return super().run(bounded(), **named)
 
 
 class Resolver:
@@ -73,6 +89,9 @@ def resolver() -> Iterator[Resolver]:
             yield made
         finally:
             made.let_go()
+            for thread in threading.enumerate():
+                if thread.name.startswith("redlock-cluster: looking up"):
+                    thread.join(LONGEST)  # the next test may use the same name
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from resolver import LOOPS
+from resolver import LOOPS, ImpatientRunner
 
 from redlock_cluster.wire.blocking import call, doing
 
@@ -22,7 +22,7 @@ Factory = Callable[[], asyncio.AbstractEventLoop]
 
 @pytest.fixture(params=LOOPS)
 def runner(request: pytest.FixtureRequest) -> Iterator[asyncio.Runner]:
-    with asyncio.Runner(loop_factory=LOOPS[request.param]) as runner:
+    with ImpatientRunner(loop_factory=LOOPS[request.param]) as runner:
         yield runner
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import trustme
-from resolver import LOOPS, Resolver, resolver, swallowing
+from resolver import LOOPS, ImpatientRunner, Resolver, resolver, swallowing
 
 from redlock_cluster.options import ServerOptions
 from redlock_cluster.wire.dialer import SocketDialer
@@ -30,7 +30,7 @@ def names_of() -> Iterator[Resolver]:
 
 @pytest.fixture(params=LOOPS)
 def runner(request: pytest.FixtureRequest) -> Iterator[asyncio.Runner]:
-    with asyncio.Runner(loop_factory=LOOPS[request.param]) as runner:
+    with ImpatientRunner(loop_factory=LOOPS[request.param]) as runner:
         runner.get_loop().set_default_executor(Taken())
         yield runner
 
