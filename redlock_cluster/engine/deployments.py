@@ -58,6 +58,11 @@ class _Upkeep(asyncio.Task[Any]):
         """A task complains here if it had not ended."""
 
 
+def _cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+
+
 class _Deployment:
     """One deployment in the running loop: its engine, its connections and their upkeep.
 
@@ -126,19 +131,16 @@ class _Deployment:
 
     async def _attempted(self) -> None:
         """Returns when each connection was attempted; once every group has a quorum, START_GRACE later at most."""
-        attempts = [_Upkeep(keeper.attempted.wait(), loop=self._loop) for keeper in self._keepers]
+        waiting = {_Upkeep(keeper.attempted.wait(), loop=self._loop) for keeper in self._keepers}
         try:
-            async with asyncio.timeout(None) as patience:
-                for attempt in asyncio.as_completed(attempts):
-                    await attempt
-                    if patience.when() is None and all(group.quorate for group in self._groups.values()):
-                        patience.reschedule(self._loop.time() + START_GRACE)
-        except TimeoutError:
-            pass
-        finally:
-            for waiting in attempts:
-                waiting.cancel()
-            await asyncio.gather(*attempts, return_exceptions=True)
+            while waiting and not all(group.quorate for group in self._groups.values()):
+                _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            if waiting:
+                _, waiting = await asyncio.wait(waiting, timeout=START_GRACE)
+        except asyncio.CancelledError:
+            _cancel(waiting)
+            raise
+        _cancel(waiting)
 
     async def close(self) -> None:
         """Let what was sent be answered (for a server timeout at most), then close every connection."""

@@ -107,17 +107,20 @@ async def test_whatever_works_through_an_asyncio_supervisor_keeps_it(trio: Embed
     assert await gone_soon(trio)
 
 
-async def test_supervisors_that_were_closed_or_never_started_say_nothing(trio: EmbeddedCluster) -> None:
+def test_supervisors_that_were_closed_or_never_started_say_nothing(trio: EmbeddedCluster) -> None:
+    async def closed() -> None:
+        AsyncSupervisor(trio.options)
+        async with AsyncSupervisor(trio.options) as other:
+            del other
+
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         Supervisor(trio.options)
-        AsyncSupervisor(trio.options)
         with Supervisor(trio.options) as redlock:
             del redlock
-        async with AsyncSupervisor(trio.options) as other:
-            del other
+        asyncio.run(closed())
         gc.collect()
-    assert await gone_soon(trio)
+    assert gone(trio)
 
 
 LOOPS = """
@@ -160,6 +163,7 @@ print("done")
 @pytest.mark.parametrize("kind", ["serving", "waiting", "connecting"])
 def test_loops_closed_without_clean_up_make_no_noise(trio: EmbeddedCluster, kind: str) -> None:
     done = run_script(LOOPS, str(trio.options_path), kind, timeout=20, warnings="default")
-    noise = [line for line in done.stderr.splitlines() if "redlock" in line.lower() or "Task" in line]
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
-    assert noise == [], done.stderr
+    # Loops say that sockets were not closed, which is true.
+    noise = ("Task was destroyed", "Exception ignored", "never awaited", "redlock_cluster/")
+    assert [line for line in done.stderr.splitlines() if any(text in line for text in noise)] == [], done.stderr
