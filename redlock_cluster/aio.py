@@ -19,8 +19,9 @@ from redlock_cluster.engine.engine import Engine
 from redlock_cluster.engine.operation import outcome
 from redlock_cluster.engine.status import Status
 from redlock_cluster.errors import ClosedError, RedlockError
-from redlock_cluster.handles.lease import AsyncLease, known, known_elsewhere, records
+from redlock_cluster.handles.lease import AsyncLease, known, records
 from redlock_cluster.handles.mutex import AsyncMutex
+from redlock_cluster.handles.unique import Unique
 from redlock_cluster.results import Err, Lost, Ok, Refused, extended, lost, refused, released
 
 __all__ = ["AsyncSupervisor"]
@@ -30,7 +31,7 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
-class AsyncSupervisor:
+class AsyncSupervisor(Unique):
     """Locks over the groups of an options file, for one event loop.
 
     options: path of a YAML file, or a mapping of the same shape. Raises OptionsError with every problem in it.
@@ -39,6 +40,7 @@ class AsyncSupervisor:
     is an absent vote, never an exception.
     """
 
+    instead = "make one in each process"
     _scope: str | None = None  # which deployment `start` and `close` concern, None for all
 
     def __init__(self, options: Source) -> None:
@@ -143,13 +145,15 @@ class AsyncSupervisor:
         answered: the lease then stays valid as long as it was.
         """
         engine = await self._deployments.engine(self._name)
-        extension = engine.extend(resource, known(engine, lease), ttl, known_elsewhere(engine, lease))
+        extension = engine.extend(resource, known(engine, lease), ttl)
         found = await outcome(extension, engine.loop)
         if isinstance(found, RedlockError):
             return lost(found)
         if isinstance(lease, AsyncLease) and lease._record is found:
             return Ok(lease)
-        return Ok(AsyncLease(engine, found))
+        other = AsyncLease(engine, found)
+        other.shared()
+        return Ok(other)
 
     @overload
     async def transaction(

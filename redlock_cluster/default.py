@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import Final, Self
+from typing import Final, Self, SupportsIndex
 
 from redlock_cluster.aio import AsyncSupervisor
 from redlock_cluster.engine.deployments import Deployments, Source
@@ -70,6 +70,10 @@ class DefaultSupervisor(Supervisor):
     def __init__(self) -> None:
         self._own = self._deployment = None
 
+    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[object, ...]:
+        """`Redlock` is pickled by its name: in another process it is that one's own."""
+        return "Redlock" if self is Redlock else super().__reduce_ex__(protocol)
+
     @property
     def _runtime(self) -> Runtime:
         runtime = self._own
@@ -108,6 +112,10 @@ class AsyncDefaultSupervisor(AsyncSupervisor):
 
     def __init__(self) -> None:
         self._by_loop: dict[asyncio.AbstractEventLoop | None, Deployments] = {}
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[object, ...]:
+        """`AsyncRedlock` is pickled by its name, as `Redlock` is."""
+        return "AsyncRedlock" if self is AsyncRedlock else super().__reduce_ex__(protocol)
 
     @property
     def _deployments(self) -> Deployments:

@@ -18,8 +18,9 @@ from redlock_cluster.engine.engine import INHERITED, Engine
 from redlock_cluster.engine.operation import Operation
 from redlock_cluster.engine.status import Status
 from redlock_cluster.errors import ClosedError, LockNotAcquired, NotHeld, QuorumUnavailable, RedlockError
-from redlock_cluster.handles.lease import Lease, abandon, abandon_result, known, known_elsewhere, records
+from redlock_cluster.handles.lease import Lease, abandon, abandon_result, known, records
 from redlock_cluster.handles.mutex import Mutex
+from redlock_cluster.handles.unique import Unique
 from redlock_cluster.options.file import load_options
 from redlock_cluster.results import Lost, Ok, Refused, extended, lost, refused, released, value_of
 from redlock_cluster.threads.calls import Call, CoroutineCall, OperationCall
@@ -36,7 +37,7 @@ _log = logging.getLogger(__name__)
 _PLAIN = "a synchronous transaction can't await a coroutine; use AsyncRedlock"
 
 
-class Supervisor:
+class Supervisor(Unique):
     """Locks over the groups of an options file, for every thread of a process, and for its forks.
 
     options: path of a YAML file, or a mapping of the same shape. Raises OptionsError with every problem in it.
@@ -44,6 +45,8 @@ class Supervisor:
     Started by `with`, by `start`, or by the first call, also in a forked child. Reconnects lost servers for ever; a
     server that is down is an absent vote, never an exception.
     """
+
+    instead = "make one in each process"
 
     def __init__(self, options: Source) -> None:
         self._own: Runtime | None = Runtime(load_options(options))
@@ -143,14 +146,16 @@ class Supervisor:
         """
 
         def start(engine: Engine) -> Operation[LeaseRecord | RedlockError]:
-            return engine.extend(resource, known(engine, lease), ttl, known_elsewhere(engine, lease))
+            return engine.extend(resource, known(engine, lease), ttl)
 
         def then(engine: Engine, found: LeaseRecord | RedlockError) -> Ok[Lease] | Lost:
             if isinstance(found, RedlockError):
                 return lost(found)
             if isinstance(lease, Lease) and lease._record is found:
                 return Ok(lease)
-            return Ok(Lease(self, engine, found))
+            other = Lease(self, engine, found)
+            other.shared()
+            return Ok(other)
 
         if _inherited(lease):
             return lost(NotHeld(INHERITED))

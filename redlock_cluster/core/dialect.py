@@ -36,7 +36,7 @@ class Dialect:
 
 
 SCRIPTED: Final = Dialect(set_nx_get=False, set_ifeq=False, compare_and_delete=None)
-"""Scripts alone. Used where only a token string is at hand: scripts test the key's type."""
+"""Scripts alone. For a token of which nothing else is known, as scripts test the key's type, and for lack of memory."""
 
 
 def probes(key: str) -> tuple[tuple[str | int, ...], ...]:

@@ -12,11 +12,23 @@
 
 A dash is no change. From releasing on, a lease is no longer valid. To users, releasing is HELD, unreleased is UNKNOWN,
 expired and gone are LOST. The rows of this table stand below, one for each event.
+
+Engines of one process that know one token have a record each: they are aliases. Each is written in its own engine's
+thread alone, so no lock is needed and no event is lost. What is known is what they say together, and an event of one
+begins with that:
+
+    releasing or later in any of them    the one furthest to the right: released before gone before expired, and so on
+    else                                 what the alias says whose extension was begun last, the newest
+    valid until                          what the newest says; an extension of another alias that was not decided when
+                                         the newest began may be executed after it: the newest's start + that validity
+
+So a release that any of them is asked for ends all of them, and an extension lengthens or shortens all of them.
 """
 
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from redlock_cluster.core.mode import LockMode
@@ -25,7 +37,7 @@ from redlock_cluster.core.tally import Outcome
 from redlock_cluster.core.token import Token
 from redlock_cluster.core.votes import ServerVote
 
-__all__ = ["LeaseRecord", "LeaseState", "LossReason"]
+__all__ = ["Aliases", "LeaseRecord", "LeaseState", "LossReason"]
 
 
 class LeaseState(enum.Enum):
@@ -60,6 +72,13 @@ _EXPIRED: Final = 4
 _GONE: Final = 5
 _RELEASED: Final = 6
 _OVER: Final = (_EXPIRED, _GONE, _RELEASED)
+_ASKED: Final = (_RELEASING, _UNRELEASED, _RELEASED)
+
+_NEVER: Final = float("inf")
+
+# Of the newest extension of a record: its start, the validity that it may give, and when it was decided. One value, so
+# that other threads see all of it or nothing.
+_NO_EXTENSION: Final = (-_NEVER, -_NEVER, -_NEVER)
 
 _SHOWN: Final = (
     LeaseState.HELD,
@@ -107,6 +126,14 @@ class ReleaseBallot(Ballot, Protocol):
         """From now on record each deletion as it is heard of."""
 
 
+class Aliases(Protocol):
+    """The records that engines of this process have for one token."""
+
+    @property
+    def records(self) -> Sequence[LeaseRecord]:
+        """All of them, the oldest first."""
+
+
 class LeaseRecord:
     """One lease: who, until when, and on which servers.
 
@@ -120,7 +147,7 @@ class LeaseRecord:
     longest_ms: the longest ttl that a server may have taken for it, milliseconds
     valid_until: when it ends by this machine's clock
     sent: mask of the servers that were sent the token
-    acquired: the round that won it; None for one that was taken over by its token
+    acquired: the round that won it; None for one that is known by its token
     extension: the last round that extended it
     release: the newest release that is under way
     deleted: mask of the servers known to have deleted it
@@ -128,6 +155,8 @@ class LeaseRecord:
     """
 
     __slots__ = (
+        "_aliases",
+        "_asked",
         "_state",
         "acquired",
         "deleted",
@@ -163,27 +192,73 @@ class LeaseRecord:
         self.release: ReleaseBallot | None = None
         self.deleted = self.doubtful = 0
         self._state = _HELD
+        self._aliases: Callable[[], Aliases | None] | None = None
+        self._asked = _NO_EXTENSION
 
     # --- what is known of it ---------------------------------------------------------------------------------------
 
+    def _known(self) -> tuple[int, float]:
+        """The state and the end, as all aliases say them together."""
+        aliases = self.aliases
+        if aliases is None:
+            return self._state, self.valid_until
+        records, newest = aliases.records, self._newest()
+        state, end, (begun, _, _) = max(record._state for record in records), newest.valid_until, newest._asked
+        for record in records:
+            _, validity, decided_at = record._asked
+            if record is not newest and decided_at > begun:
+                end = min(end, begun + validity)
+        return (newest._state if state < _RELEASING else state), end
+
+    def _newest(self) -> LeaseRecord:
+        """The alias whose extension was begun last."""
+        aliases, newest = self.aliases, self
+        if aliases is not None:
+            newest = aliases.records[0]
+            for record in aliases.records:
+                if record._asked[0] > newest._asked[0]:
+                    newest = record
+        return newest
+
+    def _at(self, now: float) -> int:
+        """The state at a moment: a lease whose validity has run out has expired, unless its release was asked for."""
+        state, end = self._known()
+        return state if now < end else _ON_EXPIRY[state]
+
     def state(self, now: float) -> LeaseState:
         """The state at a moment: a lease whose validity has run out is lost, unless its release was asked for."""
-        return _SHOWN[self._state if now < self.valid_until else _ON_EXPIRY[self._state]]
+        return _SHOWN[self._at(now)]
 
     def remaining(self, now: float) -> float:
         """Seconds of validity left; 0 once the lease is over or its release was asked for."""
-        return max(0.0, self.valid_until - now) if self._state < _RELEASING else 0.0
+        state, end = self._known()
+        return max(0.0, end - now) if state < _RELEASING else 0.0
 
     @property
     def release_asked(self) -> bool:
         """Whether its release was asked for, and has not found it lost."""
-        return self._state in (_RELEASING, _UNRELEASED, _RELEASED)
+        return self._known()[0] in _ASKED
+
+    @property
+    def over_by_release(self) -> bool:
+        """Whether a quorum has deleted it."""
+        return self._known()[0] == _RELEASED
 
     def loss(self, now: float) -> tuple[LossReason, str]:
         """Of a lost lease: why, and the rest of the sentence."""
-        if self._state == _GONE:
+        state, end = self._known()
+        if state == _GONE:
             return LossReason.GONE, "a quorum of its servers does not hold it any more"
-        return LossReason.EXPIRED, f"it expired {now - self.valid_until:.3g} s ago"
+        return LossReason.EXPIRED, f"it expired {now - end:.3g} s ago"
+
+    def kept_ms(self) -> int:
+        """Milliseconds that servers keep it, counted from the acquisition or the last extension by any alias."""
+        return self._newest().ttl_ms
+
+    def kept_longest_ms(self) -> int:
+        """The longest ttl that a server may have taken for it from any alias, milliseconds."""
+        aliases = self.aliases
+        return self.longest_ms if aliases is None else max(record.longest_ms for record in aliases.records)
 
     @property
     def ballot(self) -> Ballot | None:
@@ -210,11 +285,11 @@ class LeaseRecord:
 
         Returns False when the lease is over, or its release was asked for: an expired lease is never extended.
         """
-        if started >= self.valid_until:
-            self._state = _ON_EXPIRY[self._state]
+        self._state = self._at(started)
         if self._state >= _RELEASING:
             return False
-        self.valid_until = min(self.valid_until, valid_until)
+        self.valid_until = min(self._known()[1], valid_until)
+        self._asked = (started, valid_until - started, _NEVER)
         self.longest_ms = max(self.longest_ms, ttl_ms)
         return True
 
@@ -225,22 +300,21 @@ class LeaseRecord:
         outcome: how it ended
         valid_until, ttl_ms: as for `begin_extension`
         """
-        if now >= self.valid_until:
-            self._state = _ON_EXPIRY[self._state]
+        state = self._at(now)
         if outcome is _DONE:
-            self._state = _ON_EXTENDED[self._state]
+            self._state = _ON_EXTENDED[state]
         else:
-            self._state = (_ON_EXTENSION_GONE if outcome is Outcome.GONE else _ON_EXTENSION_UNKNOWN)[self._state]
+            self._state = (_ON_EXTENSION_GONE if outcome is Outcome.GONE else _ON_EXTENSION_UNKNOWN)[state]
         if self._state == _HELD:
             self.valid_until, self.ttl_ms, self.extension = valid_until, ttl_ms, ballot
+        if outcome is not Outcome.UNKNOWN:  # else servers may execute it even later
+            self._asked = (*self._asked[:2], now)
 
     # --- release ---------------------------------------------------------------------------------------------------
 
     def begin_release(self, now: float) -> bool:
         """Mark that its release was asked for. Returns False when the lease had ended before."""
-        if now >= self.valid_until:
-            self._state = _ON_EXPIRY[self._state]
-        self._state = _ON_RELEASE_ASKED[self._state]
+        self._state = _ON_RELEASE_ASKED[self._at(now)]
         return self._state in (_RELEASING, _UNRELEASED)
 
     def released_by(self, ballot: ReleaseBallot) -> None:
@@ -256,6 +330,13 @@ class LeaseRecord:
     def note_doubtful(self, index: int) -> None:
         """A server's reply to a release was lost: from here on it may have no such token because of that release."""
         self.doubtful |= 1 << index
+
+    def doubts(self, mask: int) -> bool:
+        """Whether these servers may have no such token because of another release, of this record or of an alias."""
+        aliases = self.aliases
+        if self.doubtful & mask or aliases is None:
+            return bool(self.doubtful & mask)
+        return any(record is not self and record._state in _ASKED for record in aliases.records)
 
     def released(self, outcome: Outcome, ballot: ReleaseBallot | None) -> None:
         """Take in what a release came to.
@@ -275,3 +356,29 @@ class LeaseRecord:
             self.release.count_alone()
         holders, self.sent = self.may_hold(), 0
         return holders
+
+    # --- aliases ---------------------------------------------------------------------------------------------------
+
+    @property
+    def aliases(self) -> Aliases | None:
+        """Those that it is one of, while anybody keeps them."""
+        return None if self._aliases is None else self._aliases()
+
+    def join(self, aliases: Callable[[], Aliases | None]) -> None:
+        """From now on it is one of these; in any thread.
+
+        aliases: a weak reference: they have the record, which is not to keep them alive in turn
+        """
+        self._aliases = aliases
+
+    def alias(self, resource: Resource, sent: int) -> LeaseRecord:
+        """A record for another engine, still to be joined to the same aliases.
+
+        resource: as that engine's caller named it
+        sent: mask of its servers
+        """
+        made = LeaseRecord(
+            resource, self.key, self.token, self.mode, self.kept_ms(), self._known()[1], sent, None, None
+        )
+        made.longest_ms = self.kept_longest_ms()
+        return made

@@ -56,11 +56,12 @@ class LockMode(Protocol):
     """One kind of lock. Stateless: one object serves all locks of its kind.
 
     Arguments of the commands:
-        dialect: what the server understands; `SCRIPTED` where only a token string is known
+        dialect: what the server understands; `SCRIPTED` for scripts alone
         key: the lock's key, at most 64 KiB and the prefix
         token: whose lock it is
         ttl_ms: milliseconds, at least 1
-        in_full: send scripts by their source; the server has just forgotten them (NOSCRIPT)
+        in_full: send scripts by their source; the server has just said that it lacks them (NOSCRIPT), or the memory
+            for what it was asked (OOM, which an extension must do without)
     """
 
     def acquire(self, dialect: Dialect, key: bytes, token: Token, ttl_ms: int, in_full: bool) -> Command:

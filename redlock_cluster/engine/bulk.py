@@ -98,7 +98,7 @@ async def extend_many(
     flow = _Flow(engine)
     try:
         for part in _chunks(len(records)):
-            chunk = [engine.extend_by(record, ttl_ms or record.ttl_ms) for record in records[part]]
+            chunk = [engine.extend_by(record, ttl_ms or record.kept_ms()) for record in records[part]]
             begun += chunk
             await flow.sent(chunk)
         await flow.ended()

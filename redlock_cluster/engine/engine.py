@@ -12,7 +12,7 @@ from typing import Final
 
 from redlock_cluster.core.decision import Settled
 from redlock_cluster.core.exclusive import EXCLUSIVE
-from redlock_cluster.core.lease_record import LeaseRecord
+from redlock_cluster.core.lease_record import Aliases, LeaseRecord
 from redlock_cluster.core.mode import LockMode
 from redlock_cluster.core.resource import Resource, resource_bytes
 from redlock_cluster.core.retry import Limit, RetryPolicy, Wait
@@ -22,7 +22,8 @@ from redlock_cluster.core.timing import Seconds, Terms, Timing
 from redlock_cluster.core.token import Token
 from redlock_cluster.core.votes import ServerVote
 from redlock_cluster.engine.acquire import Acquisition, Attempt, Retries
-from redlock_cluster.engine.extend import Extension, TokenExtension, not_extendable
+from redlock_cluster.engine.aliases import alias_of, share
+from redlock_cluster.engine.extend import Extension, unknown_lease
 from redlock_cluster.engine.group import Group
 from redlock_cluster.engine.inspect import Inspection
 from redlock_cluster.engine.operation import Operation
@@ -103,8 +104,10 @@ class Engine:
             self.check_place()
             return begin_release(self.group_of(lease), resource, lease)
         group, key = self._route(resource)
-        if isinstance(lease, LeaseRecord):
-            return begin_release(group, resource, _same(lease, key))
+        record = _same(lease, key) if isinstance(lease, LeaseRecord) else alias_of(group, resource, key, lease)
+        if record is not None:
+            return begin_release(group, resource, record)
+        assert not isinstance(lease, LeaseRecord)
         return Release(group, resource, key, lease, mode, self._timing.server_timeout, None).begin()
 
     def extend(
@@ -112,24 +115,24 @@ class Engine:
         resource: Resource,
         lease: LeaseRecord | Token,
         ttl: Seconds,
-        elsewhere: LeaseRecord | None = None,
         mode: LockMode = EXCLUSIVE,
     ) -> Operation[LeaseRecord | RedlockError]:
         """Begin to extend by lease or token; the result is the lease when a quorum extended it in time, else why not.
 
-        elsewhere: the lease that another engine of this process keeps for the token
         mode: which kind of lock a token is for; a lease knows
         """
         if self.forked:
             return Settled(NotHeld(INHERITED))
         terms = self._timing.terms(ttl)
         group, key = self._route(resource)
-        if isinstance(lease, LeaseRecord):
-            return Extension(group, _same(lease, key), terms).begin()
-        error = None if elsewhere is None else not_extendable(group, elsewhere, terms)
-        if error is not None:
-            return Settled(error)
-        return TokenExtension(group, resource, key, lease, mode, terms).send()
+        record = _same(lease, key) if isinstance(lease, LeaseRecord) else alias_of(group, resource, key, lease)
+        if record is not None:
+            return Extension(group, record, terms).begin()
+        assert not isinstance(lease, LeaseRecord)
+        record = unknown_lease(group, resource, key, lease, mode)
+        extension = Extension(group, record, terms, foreign=True).begin()
+        extension.keep(share(group, record))
+        return extension
 
     def extend_by(self, lease: LeaseRecord, ttl_ms: int) -> Extension:
         """Begin to extend a lease of this engine; ttl_ms: milliseconds, checked. For batches."""
@@ -167,6 +170,13 @@ class Engine:
         """The group that votes on a lease of this engine."""
         won = record.acquired
         return won.group if isinstance(won, Attempt) else self.group_for(record.key[len(self._prefix) :])
+
+    def share(self, record: LeaseRecord) -> Aliases:
+        """Have a lease of this engine hear of what others of this process do with its token; in any thread.
+
+        Returns what whoever has the lease is to keep.
+        """
+        return share(self.group_of(record), record)
 
     def votes(self, record: LeaseRecord) -> tuple[ServerVote, ...]:
         """Each server's vote in the round that won the lease or last extended it."""

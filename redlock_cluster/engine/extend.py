@@ -3,11 +3,13 @@
 1. Extensions of one lease follow one another: servers that executed them in another order would end with another ttl.
 2. Before the first byte, believe the shorter of the old end and the new one: a server may take the new ttl unheard. An
    expired lease is never extended.
-3. Send the mode's extend command to every server that may hold the token, in one turn of the loop. A token without a
-   lease at hand is sent to all, as a script, which tests the key's type first.
-4. A quorum that extended it, while it was still valid: it is valid until (before the first byte) + ttl - drift. A
-   quorum that can't hold the token, or a decision after the old end: lost, so the token is released everywhere.
-   Neither: unknown, and valid as long as it was.
+3. Send the mode's extend command to every server that may hold the token, in one turn of the loop. A token that this
+   process knows no lease of is sent to all, as a script, which tests the key's type first.
+4. A server that answers OOM is sent the script: a new ttl needs no memory there, a `SET` does.
+5. A quorum that extended it, while it was still valid: it is valid until (before the first byte) + ttl - drift. A
+   quorum that can't hold the token, or a decision after the old end: lost, so the token is released everywhere (the
+   token of another process is not: that process knows whether it is lost). Neither: unknown, and valid as long as it
+   was.
 """
 
 from __future__ import annotations
@@ -17,9 +19,11 @@ from typing import ClassVar
 
 from redlock_cluster.core.decision import Decision
 from redlock_cluster.core.dialect import SCRIPTED, Dialect
-from redlock_cluster.core.lease_record import LeaseRecord, LeaseState, LossReason
+from redlock_cluster.core.lease_record import Aliases, LeaseRecord, LeaseState
 from redlock_cluster.core.mode import Command, LockMode
+from redlock_cluster.core.replies import ErrorReply
 from redlock_cluster.core.resource import Resource, resource_text
+from redlock_cluster.core.retry import NEVER
 from redlock_cluster.core.tally import Outcome
 from redlock_cluster.core.timing import Terms
 from redlock_cluster.core.token import Token
@@ -29,7 +33,7 @@ from redlock_cluster.engine.release import release_unheard
 from redlock_cluster.errors import LeaseLost, NotHeld, QuorumUnavailable, RedlockError
 from redlock_cluster.wire.connection import Connection
 
-__all__ = ["Extension", "TokenExtension", "not_extendable"]
+__all__ = ["Extension", "unknown_lease"]
 
 _log = logging.getLogger(__name__)
 
@@ -38,18 +42,17 @@ class _ExtensionRound(Comparison):
     """The round of an extension.
 
     terms: what the new ttl means
+    foreign: all that this process knows of the lease is its token
     valid_until: what it gives if it succeeds, engine time
     """
 
-    __slots__ = ("terms", "valid_until")
+    __slots__ = ("foreign", "terms", "valid_until")
 
     asks: ClassVar[str] = "extend"
 
-    def __init__(
-        self, group: Group, key: bytes, token: Token, mode: LockMode, terms: Terms, record: LeaseRecord | None
-    ) -> None:
-        Comparison.__init__(self, group, key, token, mode, terms.patience, record)
-        self.terms = terms
+    def __init__(self, group: Group, record: LeaseRecord, terms: Terms, foreign: bool) -> None:
+        Comparison.__init__(self, group, record.key, record.token, record.mode, terms.patience, record)
+        self.terms, self.foreign = terms, foreign
         self.started = group.clock()
         self.valid_until = self.started + terms.validity
 
@@ -63,8 +66,12 @@ class _ExtensionRound(Comparison):
         return True
 
     def _words(self, dialect: Dialect, in_full: bool) -> Command:
-        spoken = SCRIPTED if self.record is None else dialect
+        spoken = SCRIPTED if self.foreign or in_full else dialect
         return self.mode.extend(spoken, self.key, self.token, self.terms.ttl_ms, in_full)
+
+    def _by_script(self, error: ErrorReply) -> bool:
+        """Also a server without memory for a SET has it for a new ttl."""
+        return error.code == "OOM" or Comparison._by_script(self, error)
 
     def _count(self, connection: Connection, value: object) -> None:
         self._follow(self.tally.count(connection.index, self.mode.extended(value)))
@@ -75,7 +82,7 @@ class _ExtensionRound(Comparison):
             del self.group.extensions[self.token]
             now = self.group.clock()
             record.extended(self, outcome, now, self.valid_until, self.terms.ttl_ms)
-            if record.state(now) is LeaseState.LOST:
+            if not self.foreign and record.state(now) is LeaseState.LOST:
                 release_unheard(self.group, record)
 
 
@@ -83,15 +90,21 @@ class Extension(Decision):
     """An `Operation`: extends a lease. Its result is the lease, or why it was not extended.
 
     terms: what the new ttl means
+    foreign: all that this process knows of the lease is its token
     """
 
-    __slots__ = ("_error", "_group", "_record", "_round", "_terms")
+    __slots__ = ("_aliases", "_error", "_foreign", "_group", "_record", "_round", "_terms")
 
-    def __init__(self, group: Group, record: LeaseRecord, terms: Terms) -> None:
+    def __init__(self, group: Group, record: LeaseRecord, terms: Terms, foreign: bool = False) -> None:
         Decision.__init__(self)
-        self._group, self._record, self._terms = group, record, terms
+        self._group, self._record, self._terms, self._foreign = group, record, terms, foreign
         self._round: _ExtensionRound | None = None
         self._error: Exception | None = None
+        self._aliases: Aliases | None = None
+
+    def keep(self, aliases: Aliases) -> None:
+        """Keep them for those who will have the lease."""
+        self._aliases = aliases
 
     def begin(self) -> Extension:
         """Send it, as soon as no other extension of the lease is under way."""
@@ -99,7 +112,7 @@ class Extension(Decision):
         if running is not None:
             running.add_waiter(self)
             return self
-        self._round = begun = _ExtensionRound(self._group, record.key, record.token, record.mode, self._terms, record)
+        self._round = begun = _ExtensionRound(self._group, record, self._terms, self._foreign)
         if begun.begin() and not begun.decided:
             begun.add_waiter(self)
         else:
@@ -142,70 +155,16 @@ class Extension(Decision):
         context = ((), 0.0) if ended is None else ended.context(record.resource)[2:]
         name, group = resource_text(record.resource), self._group.name
         if record.state(now) is LeaseState.LOST:
-            release_unheard(self._group, record)
             reason, rest = record.loss(now)
+            if self._foreign:
+                return LeaseLost(f"{name!r} is not held by this token", name, group, *context, reason=reason)
+            release_unheard(self._group, record)
             return LeaseLost(f"the lease on {name!r} is lost: {rest}", name, group, *context, reason=reason)
         if record.release_asked:
             return NotHeld(f"{name!r} was released", name, group, *context)
         return QuorumUnavailable(f"whether the lease on {name!r} was extended is unknown", name, group, *context)
 
 
-class TokenExtension(_ExtensionRound):
-    """An `Operation`: extends a token of which no more is known. Its result is a lease of its own, or why not.
-
-    resource: as the caller named it
-    """
-
-    __slots__ = ("_resource",)
-
-    def __init__(
-        self, group: Group, resource: Resource, key: bytes, token: Token, mode: LockMode, terms: Terms
-    ) -> None:
-        _ExtensionRound.__init__(self, group, key, token, mode, terms, None)
-        self._resource = resource
-
-    def send(self) -> TokenExtension:
-        """Ask every server."""
-        self._ask((1 << self.group.size) - 1, 0)
-        return self
-
-    def result(self) -> LeaseRecord | RedlockError:
-        """A lease of its own when a quorum still knew the token, else why not."""
-        now = self.group.clock()
-        if self.outcome is Outcome.DONE and now < self.valid_until:
-            everyone = (1 << self.group.size) - 1
-            return LeaseRecord(
-                self._resource,
-                self.key,
-                self.token,
-                self.mode,
-                self.terms.ttl_ms,
-                self.valid_until,
-                everyone,
-                None,
-                self,
-            )
-        context = self.context(self._resource)
-        error: RedlockError
-        if self.outcome is Outcome.UNKNOWN:
-            error = QuorumUnavailable(f"whether {context[0]!r} was extended is unknown", *context)
-        else:
-            reason = LossReason.GONE if self.outcome is Outcome.GONE else LossReason.EXPIRED
-            error = LeaseLost(f"{context[0]!r} is not held by this token", *context, reason=reason)
-        _log.debug("%s", error)
-        return error
-
-
-def not_extendable(group: Group, record: LeaseRecord, terms: Terms) -> RedlockError | None:
-    """Before a lease of another engine is extended by its token: it is believed no longer than servers keep it now.
-
-    Returns why it can't be extended, if it is over.
-    """
-    now = group.clock()
-    if record.begin_extension(now, now + terms.validity, terms.ttl_ms):
-        return None
-    name = resource_text(record.resource)
-    if record.state(now) is not LeaseState.LOST:
-        return NotHeld(f"{name!r} was released", name, group.name)
-    reason, rest = record.loss(now)
-    return LeaseLost(f"the lease on {name!r} had ended: {rest}", name, group.name, reason=reason)
+def unknown_lease(group: Group, resource: Resource, key: bytes, token: Token, mode: LockMode) -> LeaseRecord:
+    """The record of a lease of which this process knows the token alone: an extension tells until when it is valid."""
+    return LeaseRecord(resource, key, token, mode, 0, NEVER, (1 << group.size) - 1, None, None)

@@ -18,9 +18,12 @@ from redlock_cluster.wire.handshake import Handshake
 from redlock_cluster.wire.keeper import OnConnected
 from redlock_cluster.wire.pipeline import Pipeline
 from redlock_cluster.wire.pool import Pool
-from redlock_cluster.wire.ports import Ports
+from redlock_cluster.wire.ports import Entropy, Ports, SystemEntropy
 
-__all__ = ["Group"]
+__all__ = ["Group", "Locks"]
+
+Locks = tuple[Entropy | None, frozenset[tuple[str, int]]]
+"""Where tokens come from, None in the real world, and the servers' names and databases."""
 
 _log = logging.getLogger(__name__)
 
@@ -36,6 +39,7 @@ class Group:
     size: how many servers
     quorum: how many of them decide
     names: the servers', in voting order
+    locks: what the tokens here are unique in: other engines' groups that have an equal one know the same locks
     pipelines: one for each index of the pools; all commands for one key use one
     extensions: those under way, by the lease's token: extensions of one lease never overlap
     """
@@ -64,6 +68,9 @@ class Group:
         self._loop = asyncio.get_running_loop()
         self._watched = self._looking = self._told = False
         self.names = tuple(pool.name for pool in self.pools)
+        # Tokens of two machines that are simulated in one process, or of their histories, may be the same.
+        world = None if isinstance(ports.entropy, SystemEntropy) else ports.entropy
+        self.locks: Locks = world, frozenset((server.name, server.database) for server in group.servers)
         self.pipelines = tuple(
             Pipeline(keepers, self.quorum, self.clock, flusher, deadlines, self._changed)
             for keepers in zip(*(pool.keepers for pool in self.pools), strict=True)

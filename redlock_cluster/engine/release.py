@@ -96,7 +96,7 @@ class Release(Comparison):
         elif record is not None and answer.vote is AGAINST:
             if record.deleted & bit:
                 answer = _DELETED_BEFORE  # by an earlier round of this lease
-            elif record.doubtful & bit:
+            elif record.doubts(bit):
                 answer = _DOUBTFUL
         self._follow(self.tally.count(connection.index, answer))
 
@@ -113,7 +113,7 @@ class Release(Comparison):
         else:
             record.note_doubtful(index)
             answered = not record.unanswered() >> index & 1
-            pending.new(keeper, self.key, self.token, self.mode, record.longest_ms, answered, record).wait()
+            pending.new(keeper, self.key, self.token, self.mode, record.kept_longest_ms(), answered, record).wait()
 
     def _finish(self, outcome: Outcome) -> None:
         if self.record is not None:
@@ -121,7 +121,7 @@ class Release(Comparison):
 
     def result(self) -> RedlockError | None:
         """None when a quorum deleted it, else why that can't be said."""
-        if self.outcome is _DONE:
+        if self.outcome is _DONE or (self.record is not None and self.record.over_by_release):
             return None
         error: RedlockError
         context = self.context(self._resource)
@@ -137,7 +137,7 @@ def begin_release(group: Group, resource: Resource, record: LeaseRecord) -> Oper
     """Send the release of a lease, unless it is over."""
     now = group.clock()
     if record.begin_release(now):
-        patience = group.timing.patience(record.ttl_ms)
+        patience = group.timing.patience(record.kept_ms())
         return Release(group, resource, record.key, record.token, record.mode, patience, record).begin()
     name = resource_text(resource)
     if record.state(now) is not LeaseState.LOST:
@@ -158,6 +158,6 @@ def release_unheard(group: Group, record: LeaseRecord) -> None:
         if holders >> keeper.index & 1:
             answered = not unanswered >> keeper.index & 1
             pending = group.pending.new(
-                keeper, record.key, record.token, record.mode, record.longest_ms, answered, record
+                keeper, record.key, record.token, record.mode, record.kept_longest_ms(), answered, record
             )
             pending.release()

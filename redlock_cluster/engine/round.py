@@ -91,6 +91,10 @@ class Round(Message, Generic[T]):
         """Whether the command is still to be executed."""
         return not self.decided
 
+    def _by_script(self, error: ErrorReply) -> bool:
+        """Whether a server that answers so may do what it is asked by the script in full."""
+        return error.code == "NOSCRIPT"
+
     # --- sending it ------------------------------------------------------------------------------------------------
 
     def _begin_alone(self, tally: T) -> T:
@@ -135,8 +139,8 @@ class Round(Message, Generic[T]):
     def reply(self, connection: Connection, value: object) -> None:
         """Count a vote. NOSCRIPT is answered with the script in full, once, while that still matters."""
         bit = 1 << connection.index
-        unknown = isinstance(value, ErrorReply) and value.code == "NOSCRIPT"
-        if unknown and self._matters() and not self._in_full & bit:
+        refused = isinstance(value, ErrorReply) and self._by_script(value)
+        if refused and self._matters() and not self._in_full & bit:
             if not self._in_full and self.flight is not None:
                 self._wait_alone()
             self._in_full |= bit

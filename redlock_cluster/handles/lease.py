@@ -13,6 +13,7 @@ from redlock_cluster.core.votes import ServerVote, Vote
 from redlock_cluster.engine.engine import Engine
 from redlock_cluster.engine.operation import outcome
 from redlock_cluster.errors import RedlockError
+from redlock_cluster.handles.unique import Unique
 from redlock_cluster.results import Lost, Ok, Refused, value_of
 
 __all__ = [
@@ -23,18 +24,19 @@ __all__ = [
     "abandon",
     "abandon_result",
     "known",
-    "known_elsewhere",
     "records",
 ]
 
 
-class HeldLease:
+class HeldLease(Unique):
     """A lock that was acquired.
 
     It is `valid` until its time has run out by this machine's clock, or it was released or found to be lost.
     """
 
-    __slots__ = ("_engine", "_record")
+    __slots__ = ("_aliases", "_engine", "_record")
+
+    instead = "pass lease.token: whoever has it can extend and release"
 
     def __init__(self, engine: Engine, record: LeaseRecord) -> None:
         self._engine, self._record = engine, record
@@ -47,12 +49,17 @@ class HeldLease:
     @property
     def token(self) -> str:
         """The owner value on the servers. Whoever has it can extend and release: keep it secret."""
-        return self._record.token.decode()
+        return self.shared().decode()
+
+    def shared(self) -> Token:
+        """The token, for others of this process: what they do with it, the lease hears of from now on."""
+        self._aliases = self._engine.share(self._record)
+        return self._record.token
 
     @property
     def ttl(self) -> float:
         """Seconds that servers keep the lock, counted from the last acquisition or extension."""
-        return self._record.ttl_ms / 1000
+        return self._record.kept_ms() / 1000
 
     @property
     def state(self) -> LeaseState:
@@ -170,17 +177,12 @@ def records(engine: Engine, leases: Iterable[HeldLease]) -> list[LeaseRecord]:
 
 
 def known(engine: Engine, lease: HeldLease | str) -> LeaseRecord | Token:
-    """What an engine knows a lease by; one of another engine counts as its token."""
+    """What an engine knows a lease by; one of another engine by its token."""
     if isinstance(lease, HeldLease):
-        return lease._record if lease._engine is engine else Token(lease._record.token)
+        return lease._record if lease._engine is engine else lease.shared()
     if isinstance(lease, str):
         return Token(lease.encode())
     raise TypeError(f"a lease or its token, a str, not {type(lease).__name__}")
-
-
-def known_elsewhere(engine: Engine, lease: HeldLease | str) -> LeaseRecord | None:
-    """What another engine of this process knows a lease by."""
-    return lease._record if isinstance(lease, HeldLease) and lease._engine is not engine else None
 
 
 def abandon(lease: HeldLease) -> None:

@@ -13,7 +13,8 @@ from redlock_cluster.core.retry import Wait, wait_seconds
 from redlock_cluster.core.timing import Seconds
 from redlock_cluster.errors import Contended, NotHeld, QuorumUnavailable, RedlockError
 from redlock_cluster.handles.lease import AsyncLease, HeldLease, Lease
-from redlock_cluster.results import Ok, Refused, value_of
+from redlock_cluster.handles.unique import Unique
+from redlock_cluster.results import Lost, Ok, Refused, value_of
 
 __all__ = ["AsyncMutex", "LockHandle", "Mutex"]
 
@@ -22,11 +23,13 @@ _log = logging.getLogger(__name__)
 Held = TypeVar("Held", bound=HeldLease)
 
 
-class LockHandle(Generic[Held]):
+class LockHandle(Unique, Generic[Held]):
     """A lock to be, or the one that was acquired with it: one handle for each use.
 
     lease: what the last acquisition gave, None before
     """
+
+    instead = "make one for each use, in each process"
 
     def __init__(self, resource: Resource, ttl: Seconds, wait: Wait) -> None:
         self._resource, self._ttl, self._wait = resource, ttl, wait
@@ -54,6 +57,12 @@ class AsyncLocker(Protocol):
 
     async def lock(self, resource: Resource, ttl: Seconds, *, wait: Wait) -> Ok[AsyncLease] | Refused:
         """As `AsyncSupervisor.lock`."""
+
+    async def extend(self, resource: Resource, lease: AsyncLease, ttl: Seconds) -> Ok[AsyncLease] | Lost:
+        """As `AsyncSupervisor.extend`."""
+
+    async def unlock(self, resource: Resource, lease: AsyncLease) -> Ok[None] | Lost:
+        """As `AsyncSupervisor.unlock`."""
 
 
 class AsyncMutex(LockHandle[AsyncLease]):
@@ -86,11 +95,12 @@ class AsyncMutex(LockHandle[AsyncLease]):
 
     async def extend(self, ttl: Seconds | None = None) -> None:
         """Gives the lease a new ttl from now; left out, the one it has. Raises as `AsyncLease.extend`."""
-        await self._held().extend(ttl)
+        lease = self._held()
+        value_of(await self._supervisor.extend(self._resource, lease, lease.ttl if ttl is None else ttl))
 
     async def release(self) -> None:
         """Gives the lock back. Raises as `AsyncLease.release`, NotHeld when nothing was acquired."""
-        await self._held().release()
+        value_of(await self._supervisor.unlock(self._resource, self._held()))
 
     async def __aenter__(self) -> AsyncLease:
         """Acquires. Raises Contended or QuorumUnavailable when that fails."""
@@ -104,7 +114,7 @@ class AsyncMutex(LockHandle[AsyncLease]):
         if lease.state is LeaseState.RELEASED:
             return
         try:
-            await lease.release()
+            await self.release()
         except RedlockError as problem:
             _complain(problem, error)
 

@@ -365,12 +365,28 @@ class TestBody:
         await everywhere(lambda: servers.keys(resource), set())
 
     @two_versions
-    async def test_release_by_bare_token_inside_the_body_is_a_loss_to_the_handle(
+    async def test_release_by_bare_token_inside_the_body_is_a_release_to_the_handle(
         self, api: Api, servers: ServerGroup, resource: str
     ) -> None:
-        with pytest.raises(LeaseLost):
-            async with api.entered(await api.mutex(resource, 30)) as lease:
-                assert await api.unlock(resource, lease.token) == Ok(None)
+        mutex = await api.mutex(resource, 30)
+        async with api.entered(mutex) as lease:
+            assert await api.unlock(resource, lease.token) == Ok(None)
+            assert not mutex.locked()
+        assert lease.state is LeaseState.RELEASED
+        await everywhere(lambda: servers.keys(resource), set())
+
+    @one_version
+    async def test_supervisor_closed_and_started_inside_the_body_still_releases(
+        self, make: Make, servers: ServerGroup, resource: str
+    ) -> None:
+        api = await make()
+        mutex = await api.mutex(resource, 30)
+        async with api.entered(mutex) as lease:
+            await api.close()
+            await api.start()
+            await api.run(mutex.extend, 60)
+            assert 50 < lease.remaining < 60
+        assert (mutex.locked(), lease.state) == (False, LeaseState.RELEASED)
         await everywhere(lambda: servers.keys(resource), set())
 
     @one_version

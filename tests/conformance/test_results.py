@@ -26,7 +26,7 @@ from redlock_cluster import (
     Vote,
 )
 
-from .adapter import Api, eventually
+from .adapter import Api, eventually, everywhere
 from .conftest import Make
 from .servers import ServerGroup
 
@@ -229,14 +229,15 @@ async def test_quorum_errors_survive_pickling(api: Api, resource: str) -> None:
 
 @one_version
 async def test_handler_for_locks_not_acquired_gets_refusals_and_outages_but_no_losses(
-    api: Api, servers: ServerGroup, resource: str
+    api: Api, servers: ServerGroup, resource: str, key: bytes
 ) -> None:
     mutex = await api.mutex(resource, 30, wait=0)
 
     async def caught() -> str:
         try:
             async with api.entered(mutex) as lease:
-                await api.unlock(resource, lease.token)
+                await everywhere(lambda: servers.values(key), lease.token.encode())
+                servers.delete(key)
         except LockNotAcquired:
             return "not acquired"
         except RedlockError:

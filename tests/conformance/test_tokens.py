@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from redlock_cluster import Err, LeaseState, Ok
+from redlock_cluster import AsyncSupervisor, Err, LeaseState, NotHeld, Ok, Supervisor
 
-from .adapter import Api, eventually, everywhere
+from .adapter import Api, Face, eventually, everywhere
 from .conftest import Make
 from .monitor import recorded
 from .servers import ServerGroup
@@ -53,6 +53,42 @@ async def test_lease_of_another_supervisor_is_taken(
     await eventually(lambda: all(50_000 < ttl <= 60_000 for ttl in servers.ttls_ms(key)))
     assert await two.unlock(resource, lease) == Ok(None)
     await everywhere(lambda: servers.values(key), None)
+
+
+@one_version
+@pytest.mark.parametrize("by", ["lease", "token"])
+async def test_what_one_supervisor_does_with_a_token_is_known_to_the_lease_of_another(
+    face: Face, make: Make, servers: ServerGroup, resource: str, by: str
+) -> None:
+    """Of the same face, or of the other one, whose engine runs in another thread."""
+    one = await make()
+    same = await make()
+    other = Api((AsyncSupervisor if face == "sync" else Supervisor)(servers.options()))
+    for two in (same, await other.start()):
+        lease = await one.held(resource, 30)
+        extended: Any = await two.extend(resource, lease.token, 60)
+        assert 50 < lease.remaining < 60
+        assert await one.extend(resource, lease, 5)
+        assert 0 < extended.value.remaining < 5
+        assert await two.unlock(resource, extended.value if by == "lease" else lease.token) == Ok(None)
+        assert (lease.state, lease.valid) == (LeaseState.RELEASED, False)
+        assert not extended.value.valid
+        again = await one.unlock(resource, lease)
+        assert isinstance(again.error, NotHeld)  # type: ignore[union-attr]
+    await other.close()
+    other.end_threads()
+
+
+@one_version
+async def test_lease_that_another_supervisor_finds_lost_is_lost(
+    make: Make, servers: ServerGroup, resource: str, key: bytes
+) -> None:
+    one, two = await make(), await make()
+    lease = await one.held(resource)
+    await everywhere(lambda: servers.values(key), lease.token.encode())
+    servers.delete(key)
+    assert await two.unlock(resource, lease.token) == Err("not_held")
+    assert lease.state is LeaseState.LOST
 
 
 @one_version

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from .adapter import Api, everywhere
+from .adapter import Api, eventually, everywhere
 from .conftest import Make
 from .monitor import recorded
 from .servers import ServerGroup
@@ -110,14 +110,17 @@ async def test_extension_by_lease_compares_on_the_server(
             assert first.name in {"EVALSHA", "EVAL"}
 
 
-async def test_release_by_bare_token_is_a_script(api: Api, servers: ServerGroup, resource: str, key: bytes) -> None:
-    lease = await api.held(resource)
-    await everywhere(lambda: servers.values(key), lease.token.encode())
+async def test_token_of_another_process_is_extended_and_released_by_script(
+    api: Api, servers: ServerGroup, resource: str, key: bytes
+) -> None:
+    theirs = "another process's"
+    for name in (key, key + b"-2"):
+        servers.put(name, theirs.encode(), servers.everyone)
     with recorded(servers) as record:
-        assert await api.extend(resource, lease.token, 40)
-        assert await api.unlock(resource, lease.token)
-        await everywhere(lambda: servers.keys(resource), set())
-    assert {c.name for c in record.about(key)} - {"KEYS"} <= {"EVALSHA", "EVAL"}
+        assert await api.extend(resource, theirs, 40)
+        assert await api.unlock(f"{resource}-2", theirs)
+        await eventually(lambda: servers.keys(resource) == [{key}] * servers.size)
+    assert {c.name for c in record.about(key)} <= {"EVALSHA", "EVAL"}
 
 
 @pytest.mark.parametrize("size", [1, 2, 7])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from redlock_cluster.core.exclusive import EXCLUSIVE
-from redlock_cluster.core.lease_record import LeaseRecord, LeaseState
+from redlock_cluster.core.lease_record import LeaseRecord, LeaseState, LossReason
 from redlock_cluster.core.tally import Outcome
 from redlock_cluster.core.token import Token
 from redlock_cluster.core.votes import ServerVote
@@ -128,3 +128,132 @@ def test_releasing_an_expired_lease_finds_it_lost() -> None:
     record = lease(valid_until=10.0)
     assert record.begin_release(10.0) is False
     assert record.state(10.0) is L
+
+
+# --- aliases: records that engines of one process have for one token --------------------------------------------------
+
+
+class Together:
+    def __init__(self, *records: LeaseRecord) -> None:
+        self.records = list(records)
+        for record in records:
+            record.join(lambda: self)
+
+
+def aliases(number: int = 2) -> Together:
+    first = lease()
+    return Together(first, *(first.alias("r", 0b111) for _ in range(number - 1)))
+
+
+def extend(
+    record: LeaseRecord, now: float, until: float, outcome: Outcome = Outcome.DONE, decided: float = 0.0
+) -> None:
+    assert record.begin_extension(now, until, round(until - now) * 1000)
+    record.extended(VOTES, outcome, now, until, round(until - now) * 1000)
+
+
+@pytest.mark.parametrize("asked", [0, 1])
+@pytest.mark.parametrize(
+    ("outcome", "state"),
+    [(Outcome.DONE, R), (Outcome.GONE, L), (Outcome.UNKNOWN, U), (None, H)],
+)
+def test_a_release_of_one_ends_all_from_the_moment_it_is_asked_for(
+    asked: int, outcome: Outcome | None, state: LeaseState
+) -> None:
+    together = aliases(3)
+    assert together.records[asked].begin_release(2.0)
+    assert [record.remaining(2.0) for record in together.records] == [0.0] * 3
+    if outcome is not None:
+        together.records[asked].released(outcome, None)
+    assert [record.state(2.0) for record in together.records] == [state] * 3
+    assert [record.begin_release(2.0) for record in together.records] == [state in (U, H)] * 3
+    assert not any(record.begin_extension(2.0, 12.0, TTL_MS) for record in together.records)
+
+
+@pytest.mark.parametrize(("first", "second"), [(Outcome.DONE, Outcome.GONE), (Outcome.GONE, Outcome.DONE)])
+def test_what_one_release_deleted_is_not_lost_to_another(first: Outcome, second: Outcome) -> None:
+    one, two = aliases().records
+    one.begin_release(2.0)
+    two.begin_release(2.0)
+    assert one.doubts(0b001)
+    one.released(first, None)
+    two.released(second, None)
+    assert [one.state(3.0), two.state(3.0)] == [R, R]
+    assert one.over_by_release
+
+
+@pytest.mark.parametrize("by", [0, 1])
+def test_an_extension_by_one_is_all_the_others_believe(by: int) -> None:
+    together = aliases()
+    extend(together.records[by], 2.0, 52.0)
+    for record in together.records:
+        assert (record.state(11.0), record.remaining(11.0), record.kept_ms()) == (H, 41.0, 50_000)
+    extend(together.records[1 - by], 12.0, 14.0)
+    for record in together.records:
+        assert (record.remaining(13.0), record.kept_ms(), record.kept_longest_ms()) == (1.0, 2000, 50_000)
+        assert record.state(14.0) is L
+
+
+def test_a_shorter_ttl_of_one_is_believed_by_all_before_anything_is_sent() -> None:
+    one, two = aliases().records
+    assert two.begin_extension(1.0, 1.9, 1000)
+    assert one.remaining(1.5) == pytest.approx(0.4)
+    two.extended(VOTES, Outcome.UNKNOWN, 1.1, 1.9, 1000)
+    assert (one.state(1.5), one.state(1.9)) == (U, L)
+    assert one.begin_extension(1.9, 12.0, TTL_MS) is False
+
+
+def test_an_extension_that_finds_the_token_gone_loses_all() -> None:
+    one, two = aliases().records
+    extend(two, 1.0, 11.0, Outcome.GONE)
+    assert (one.state(1.0), one.remaining(1.0)) == (L, 0.0)
+    assert one.loss(1.0)[0] is LossReason.GONE
+
+
+def test_an_unknown_extension_is_made_good_by_another_alias() -> None:
+    one, two = aliases().records
+    extend(two, 1.0, 11.0, Outcome.UNKNOWN)
+    assert one.state(1.0) is U
+    extend(one, 2.0, 12.0)
+    assert [record.state(2.0) for record in (one, two)] == [H, H]
+    assert two.remaining(2.0) == 10.0
+
+
+def test_extensions_that_overlap_are_believed_as_if_the_shorter_came_last() -> None:
+    one, two = aliases().records
+    assert one.begin_extension(1.0, 4.0, 3000)
+    extend(two, 2.0, 62.0)
+    assert one.remaining(2.0) == two.remaining(2.0) == 3.0  # what one has sent may be executed after it
+    one.extended(VOTES, Outcome.DONE, 2.5, 4.0, 3000)
+    assert one.remaining(2.5) == two.remaining(2.5) == 2.5
+    extend(two, 3.0, 63.0)
+    assert one.remaining(3.0) == two.remaining(3.0) == 60.0
+
+
+def test_an_extension_of_unknown_outcome_may_be_executed_after_that_of_another_alias() -> None:
+    one, two = aliases().records
+    extend(one, 1.0, 4.0, Outcome.UNKNOWN)
+    extend(two, 2.0, 62.0)
+    assert two.remaining(2.0) == 3.0
+    extend(one, 3.0, 33.0)
+    assert two.remaining(3.0) == 30.0
+
+
+def test_a_late_event_of_one_thread_does_not_undo_what_another_knows() -> None:
+    """An event that began before it could know of the others: each writes its own record, and none is lost."""
+    one = lease()
+    assert one.begin_extension(1.0, 11.0, TTL_MS)
+    two = one.alias("r", 0b111)
+    Together(one, two)
+    two.begin_release(1.5)
+    one.extended(VOTES, Outcome.DONE, 2.0, 11.0, TTL_MS)
+    two.released(Outcome.DONE, None)
+    assert [record.state(2.0) for record in (one, two)] == [R, R]
+
+
+def test_aliases_that_nobody_keeps_leave_a_record_what_it_knows_itself() -> None:
+    together = aliases()
+    one = together.records[0]
+    extend(one, 1.0, 21.0)
+    one.join(lambda: None)
+    assert (one.state(1.0), one.remaining(1.0)) == (H, 20.0)

@@ -134,6 +134,8 @@ class Entropy:
 class Group:
     """A supervisor over one group whose servers the test plays. Its clock is the loop's unless it is given one.
 
+    Supervisors with one entropy are of one process.
+
     refusing: servers that can't be connected to; greetings: by server, what it says before it is asked
     wires: by server, the newest connection last; news: set whenever something happened on one of them
     """
@@ -145,6 +147,7 @@ class Group:
         size: int = 3,
         probes: tuple[bytes, ...] = VALKEY_9,
         clock: Clock | None = None,
+        entropy: Entropy | None = None,
         **options: object,
     ) -> None:
         self.size, self.probes = size, probes
@@ -162,11 +165,11 @@ class Group:
             "retry_interval": "1ms",
             **options,
         }
-        ports = Ports(clock or asyncio.get_running_loop().time, dial=self._dial, entropy=Entropy())
+        ports = Ports(clock or asyncio.get_running_loop().time, dial=self._dial, entropy=entropy or Entropy())
         self.supervisor = AsyncSupervisor.over(Deployments(load_options(settings), ports), "default")
 
     async def _dial(self, server: ServerOptions, protocol: asyncio.Protocol) -> None:
-        index = server.port - 1000
+        index = server.port % 1000
         if index in self.refusing:
             raise ConnectionRefusedError("refused")
         wire = self.kind(self, index, protocol)

@@ -10,7 +10,7 @@ import pytest
 from redlock_cluster import AsyncLease, Err, LeaseLost, LeaseState, NotHeld, Ok, QuorumUnavailable
 from redlock_cluster.core.lease_record import LeaseRecord
 
-from .scripted import NIL, OK, ONE, REDIS_6, ZERO, Clock, Group, bulk, turns
+from .scripted import NIL, OK, ONE, REDIS_6, ZERO, Clock, Entropy, Group, bulk, turns
 from .test_acquire import KEY, release, set_command, token
 
 
@@ -422,7 +422,8 @@ async def test_a_lock_leaves_no_cycle_to_the_garbage_collector() -> None:
 
 
 async def test_a_released_lease_that_another_supervisor_extends_was_released() -> None:
-    async with Group(3) as mine, Group(3) as other:
+    entropy = Entropy()
+    async with Group(3, entropy=entropy) as mine, Group(3, entropy=entropy) as other:
         lease = await held(mine)
         task = asyncio.create_task(mine.supervisor.unlock("r", lease))
         await turns()

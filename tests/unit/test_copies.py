@@ -1,0 +1,144 @@
+"""What may be copied and pickled, and what there is only once."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from typing import Any
+
+import pytest
+
+import redlock_cluster
+from redlock_cluster import (
+    RETRY,
+    AsyncDefaultSupervisor,
+    AsyncRedlock,
+    AsyncSupervisor,
+    ClosedError,
+    ClusterStatus,
+    Contended,
+    DefaultSupervisor,
+    Err,
+    GroupStatus,
+    LeaseLost,
+    LeaseState,
+    LockNotAcquired,
+    LossReason,
+    NotHeld,
+    Ok,
+    OptionsError,
+    QuorumUnavailable,
+    Redlock,
+    RedlockError,
+    ServerState,
+    ServerStatus,
+    ServerVote,
+    Status,
+    Supervisor,
+    Vote,
+)
+from redlock_cluster.core.exclusive import EXCLUSIVE
+from redlock_cluster.core.lease_record import LeaseRecord
+from redlock_cluster.core.token import Token
+from redlock_cluster.handles.lease import AsyncLease, Lease
+
+PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
+WAYS: list[Callable[[Any], Any]] = [
+    copy.copy,
+    copy.deepcopy,
+    *(lambda thing, number=number: pickle.loads(pickle.dumps(thing, number)) for number in PROTOCOLS),
+]
+OPTIONS = {"servers": [{"host": "127.0.0.1", "port": 1}]}
+
+VOTES = (ServerVote("a:1", Vote.FOR), ServerVote("b:1", Vote.ABSENT, "gone"), ServerVote("c:1", None))
+SERVER = ServerStatus(*(field.name for field in fields(ServerStatus)))  # type: ignore[arg-type]
+QUORUM = [kind("why", "r", "g", VOTES, 0.25) for kind in (LockNotAcquired, Contended, QuorumUnavailable, NotHeld)]
+ERRORS = [
+    *QUORUM,
+    RedlockError("why"),
+    ClosedError("why"),
+    OptionsError([("a.b", "wrong"), ("", "worse")], "file.yaml"),
+    LeaseLost("why", "r", "g", VOTES, 0.25, LossReason.EXPIRED),
+]
+
+
+def told(error: BaseException) -> tuple[object, ...]:
+    return type(error), str(error), vars(error)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_errors_are_copied_whole(way: Callable[[Any], Any], error: RedlockError) -> None:
+    assert told(way(error)) == told(error)
+    refusal = way(Err("unavailable", error=error))
+    assert refusal == Err("unavailable")
+    assert told(refusal.error) == told(error)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_results_votes_and_snapshots_are_copied_whole(way: Callable[[Any], Any]) -> None:
+    status = Status((ClusterStatus("default", (GroupStatus("g", 1, (SERVER,), True),)),))
+    for thing in (Ok(None), Ok[int](3), Err("not_held"), VOTES, status):
+        copied = way(thing)
+        assert (copied, repr(copied)) == (thing, repr(thing))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_names_are_copied_as_themselves(way: Callable[[Any], Any]) -> None:
+    for one in (RETRY, Vote.FOR, LossReason.GONE, LeaseState.HELD, ServerState.UP, Redlock, AsyncRedlock):
+        assert way(one) is one
+
+
+def test_every_error_is_among_these() -> None:
+    kinds = {getattr(redlock_cluster, name) for name in redlock_cluster.__all__}
+    errors = {kind for kind in kinds if isinstance(kind, type) and issubclass(kind, RedlockError)}
+    assert {type(error) for error in ERRORS} == errors
+
+
+class Engine:
+    """As far as a lease looks at it."""
+
+    forked = False
+    abandoned = 0
+
+    def clock(self) -> float:
+        return 0.0
+
+
+def unique() -> Iterator[tuple[object, str]]:
+    record = LeaseRecord("r", b"k", Token(b"t"), EXCLUSIVE, 1000, 1.0, 1, None, None)
+    engine: Any = Engine()
+    supervisor, on_loop = Supervisor(OPTIONS), AsyncSupervisor(OPTIONS)
+    for lease in (Lease(supervisor, engine, record), AsyncLease(engine, record)):
+        yield lease, r"pass lease\.token"
+    for maker in (supervisor, on_loop, DefaultSupervisor(), AsyncDefaultSupervisor()):
+        yield maker, "make one in each process"
+    for mutex in (supervisor.mutex("r", 10), on_loop.mutex("r", 10)):
+        yield mutex, "make one for each use"
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("thing", "instead"), [*unique()], ids=lambda thing: type(thing).__name__)
+def test_what_there_is_once_is_not_copied(way: Callable[[Any], Any], thing: object, instead: str) -> None:
+    with pytest.raises(TypeError, match=f"{type(thing).__name__} can't be copied or pickled; {instead}"):
+        way(thing)
+    if way is not copy.copy:
+        with pytest.raises(TypeError, match=instead):
+            way(Ok(thing))
+
+
+def test_a_refused_copy_of_a_mutex_leaves_its_lease_alone() -> None:
+    """The copy would think that it was left without its `with`, and give the lock back."""
+    supervisor, engine = Supervisor(OPTIONS), Engine()
+    let_go: list[object] = []
+    supervisor.let_go = let_go.append  # type: ignore[method-assign]
+    record = LeaseRecord("r", b"k", Token(b"t"), EXCLUSIVE, 1000, 1.0, 1, None, None)
+    mutex = supervisor.mutex("r", 10)
+    mutex.keep(Lease(supervisor, engine, record))  # type: ignore[arg-type]
+    for way in (copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError):
+            way(mutex)
+    assert let_go == []
+    mutex.keep(None)
