@@ -146,13 +146,6 @@ class _Wire(asyncio.Protocol):
         found = [key for key in strings if fnmatch.fnmatchcase(key.decode("latin-1"), pattern)]
         return b"*%d\r\n" % len(found) + b"".join(b"$%d\r\n%b\r\n" % (len(key), key) for key in found)
 
-    def _config(self, words: Words) -> bytes | None:
-        if words[1].upper() != b"SET":
-            return None
-        assert words[2].lower() == b"maxmemory"
-        self.front.model.full = words[3] != b"0"
-        return _OK
-
     def _replicaof(self, words: Words) -> bytes:
         self.front.model.replica = words[1].upper() != b"NO"
         return _OK
@@ -178,7 +171,6 @@ _OWN: Final[dict[bytes, Callable[[_Wire, Words], bytes | None]]] = {
     b"MONITOR": _Wire._monitor,
     b"ECHO": _Wire._echo,
     b"KEYS": _Wire._keys,
-    b"CONFIG": _Wire._config,
     b"REPLICAOF": _Wire._replicaof,
     b"CLIENT": _Wire._client,
 }

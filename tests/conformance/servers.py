@@ -134,7 +134,7 @@ class ServerGroup:
 
     @contextlib.contextmanager
     def out_of_memory(self, where: Sequence[int]) -> Iterator[None]:
-        """These servers refuse every SET with an OOM error, at once."""
+        """These servers are full: they refuse at once what needs memory, every SET among it."""
         try:
             for index in where:
                 self.clients[index].config_set("maxmemory", 1)

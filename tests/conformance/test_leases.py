@@ -147,6 +147,30 @@ class TestExtension:
         assert lease.ttl == 5.0
         await eventually(lambda: all(0 < ttl <= 5_000 for ttl in servers.ttls_ms(key)))
 
+    @by_lease_or_token
+    async def test_full_servers_extend_and_release_what_they_hold(
+        self, make: Make, servers: ServerGroup, resource: str, key: bytes, by: str
+    ) -> None:
+        api = await make()
+        lease, kept = await api.held(resource, 10), await api.held(f"{resource}-kept", 10)
+        leases = [await api.held(f"{resource}-{number}", 10) for number in range(3)]
+        await everywhere(lambda: servers.values(key), lease.token.encode())
+        with servers.out_of_memory(servers.everyone):
+            refused = await api.refused(f"{resource}-new", 10, wait=0)
+            assert "OOM" in str(refused.error)
+            assert await api.extend(resource, handle(lease, by), 60)
+            assert lease.remaining > 50
+            assert len([ttl for ttl in servers.ttls_ms(key) if ttl > 50_000]) >= servers.quorum
+            assert all(await api.run(api.supervisor.extend_many, leases, 60))
+            assert min(held.remaining for held in leases) > 50
+            for client in servers.clients:
+                client.script_flush()
+            assert await api.extend(resource, handle(lease, by), 70)
+            assert await api.unlock(resource, handle(lease, by)) == Ok(None)
+            assert await api.unlock(f"{resource}-kept", handle(kept, by)) == Ok(None)
+            assert all(await api.run(api.supervisor.unlock_many, leases))
+            await everywhere(lambda: servers.keys(resource), set())
+
     async def test_ttl_left_out_is_the_one_it_has(
         self, api: Api, servers: ServerGroup, resource: str, key: bytes
     ) -> None:

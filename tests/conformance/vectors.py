@@ -135,6 +135,7 @@ NOT_INTEGER = "-ERR value is not an integer or out of range"
 FLUSHED = ">2~$10~invalidate~_"
 TTL_REFUSED = {"*": "-ERR invalid expire time in 'set' command", REDIS_6: "-ERR invalid expire time in set"}
 NAMES_HOLDER = (VALKEY_9, REDIS_84, REDIS_8, REDIS_7)
+FULL = "-OOM command not allowed when used memory > 'maxmemory'."
 NO_SCRIPT = {"*": "-NOSCRIPT No matching script. Please use EVAL.", VALKEY_9: "-NOSCRIPT No matching script."}
 COMPARES = (VALKEY_9, REDIS_84)
 HELLO3 = Shape(r"%7~\$6~server~.*\$5~proto~:3~.*")
@@ -938,6 +939,49 @@ CONNECTION = [
             a("HELLO 3", HELLO3),
             a("CONFIG GET maxmemory", "%1~$9~maxmemory~$1~0"),
         ),
+    ),
+    Vector(
+        "a full server",
+        (
+            a(("SCRIPT", "LOAD", EXTEND.source), f"$40~{EXTEND.sha.decode()}"),
+            a("SET k t PX 9000", OK, k="t"),
+            a("SET d t PX 9000", OK, d="t"),
+            a("CONFIG SET maxmemory 1", OK),
+            a("SET k", "-ERR wrong number of arguments for 'set' command"),
+            *(a(command, FULL) for command in ("SET x y", "SET k t NX PX 9000", "SET k t NONSENSE", "SET k t XX")),
+            *(a(command, FULL) for command in ("INCR n", "INCRBY n 2", "HSET h f v", "ZADD z 1 m")),
+            a("SET k t IFEQ t PX 9000", FULL),
+            a("GET k", "$1~t"),
+            a("PEXPIRE k 20000", ONE),
+            a("PTTL k", UpTo(20000)),
+            a(extend("k", "t", 30000), ONE),
+            a("PTTL k", UpTo(30000)),
+            a(extend("k", "another", 5), ZERO),
+            a(extend("none", "t", 5000), ZERO),
+            a("SCRIPT FLUSH", OK),
+            a(extend("k", "t", 40000), NO_SCRIPT),
+            a(eval_(EXTEND.source.decode(), "t", 40000, keys=("k",)), ONE),
+            a("PTTL k", UpTo(40000)),
+            a(("SCRIPT", "LOAD", RELEASE.source), f"$40~{RELEASE.sha.decode()}"),
+            a(release("k", "another"), ZERO),
+            a(release("k", "t"), ONE, k=None),
+            a("DEL d", ONE, d=None),
+            a("CONFIG SET maxmemory 0", OK),
+            a("SET x y", OK, x="y"),
+        ),
+    ),
+    *(
+        Vector(
+            f"{words[0]} on a full server",
+            (
+                a("SET k t PX 9000", OK, k="t"),
+                a("CONFIG SET maxmemory 1", OK),
+                a(words, ONE, k=None),
+                a("CONFIG SET maxmemory 0", OK),
+            ),
+            versions,
+        )
+        for words, versions in ((("DELIFEQ", "k", "t"), (VALKEY_9,)), (("DELEX", "k", "IFEQ", "t"), REDIS_84_ONLY))
     ),
     Vector(
         "names",

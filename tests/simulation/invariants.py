@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 
-from redlock_cluster import Err, Ok
+from redlock_cluster import Err, Ok, QuorumUnavailable, Vote
 from redlock_cluster.core.lease_record import LeaseState
 from redlock_cluster.handles.lease import AsyncLease
 from redlock_cluster.testing.simulation import SimulatedClient, Simulation
@@ -171,6 +171,14 @@ class Invariants:
             self.exclusive(claim.resource)
         elif outcome.reason == "not_held" and self._world.loop.time() < until:
             self._not_held(claim, LeaseState.HELD)
+        elif isinstance(outcome.error, QuorumUnavailable):
+            self._refused_by_full_servers(claim, outcome.error)
+
+    def _refused_by_full_servers(self, claim: Claim, error: QuorumUnavailable) -> None:
+        """A new ttl needs no memory: those that lack it count as if they had extended."""
+        able = [vote for vote in error.votes if vote.vote is Vote.FOR or "OOM" in vote.detail]
+        if len(able) >= self._plan.quorum:
+            self._history.problem("not extended for want of memory", f"{claim}: {error}", claim.resource)
 
     def looked(self, resource: str, answer: bool, since: float) -> None:
         """`is_locked` answered."""

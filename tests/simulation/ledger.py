@@ -45,6 +45,8 @@ class Ledger:
             self._history.count("NOSCRIPT answered")
         if words[0] not in WRITES and words[0] != b"CLIENT":
             return
+        if reply.startswith(b"-OOM") and b"IFEQ" in words:
+            self._history.count("extensions refused for want of memory")
         match words:
             case [b"SET", key, token, b"NX", *options] if key and token:  # without a key it is a probe
                 self._asked(connection, key, token, reply in NIL if b"GET" in options else reply == YES[1])

@@ -172,6 +172,11 @@ MUTANTS = (
         600,
     ),
     Mutant(
+        "memory",
+        "a lease is extended by `SET … IFEQ` alone, which full servers refuse",
+        (Edit("engine/extend.py", 'error.code == "OOM" or ', ""),),
+    ),
+    Mutant(
         "straggler",
         "a failed attempt gives back only where the grant was heard of",
         (

@@ -23,6 +23,7 @@ RARE = (
     "pending releases that deleted",
     "predecessors killed (CLIENT KILL)",
     "NOSCRIPT answered",
+    "extensions refused for want of memory",
     "clients died",
     "supervisors closed and started again",
 )

@@ -12,7 +12,7 @@ from .ledger import WRITES
 if TYPE_CHECKING:
     from .faults import Faults
 
-ERRORS = (b"-BUSY a script runs\r\n", b"-OOM command not allowed\r\n", b"-READONLY a replica\r\n", b"-ERR odd\r\n")
+ERRORS = (b"-BUSY a script runs\r\n", b"-READONLY a replica\r\n", b"-ERR odd\r\n")
 
 
 class MoodyService:
@@ -41,7 +41,7 @@ class _MoodySession:
 
 
 class ServerFaults:
-    """Freezes, crashes, refusals, forgotten scripts, others' locks; in some scenarios lost memory, jumping clocks."""
+    """Freezes, crashes, refusals, full and forgetful servers, others' locks; in some scenarios lost memory, jumps."""
 
     def __init__(self, faults: Faults) -> None:
         self._faults, self._scene, self._random = faults, faults.scene, faults.random
@@ -57,6 +57,7 @@ class ServerFaults:
             (3, self._freeze),
             (12, self._amnesia) if scenario == "amnesia" else (3, self._crash),
             (2, self._errors),
+            (2, self._fill),
             (1, self._forget_scripts),
             (2, self._foreign_lock),
             (12 if scenario == "jump" else 0, self._jump),
@@ -104,6 +105,17 @@ class ServerFaults:
         self._faults.note(f"{server.name} answers {error.decode().strip()}", "servers refusing to write")
         self._moods[server.name].error = error
         self._faults.until(self._faults.duration(), lambda: setattr(self._moods[server.name], "error", None))
+
+    def _fill(self) -> None:
+        full = self._random.sample(self._world.servers, self._random.randint(1, self._scene.plan.size))
+        self._faults.note(f"{[server.name for server in full]} are full", "servers full")
+
+        def limit(size: bytes) -> None:
+            for server in full:
+                server.model.config[b"maxmemory"] = size
+
+        limit(b"1")
+        self._faults.until(self._faults.duration(), lambda: limit(b"0"))
 
     def _forget_scripts(self) -> None:
         for server in self._world.servers:

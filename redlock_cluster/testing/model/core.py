@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from redlock_cluster.testing.model.keyspace import Keyspace
-from redlock_cluster.testing.model.replies import Reply, invalidation
+from redlock_cluster.testing.model.replies import OUT_OF_MEMORY, Reply, invalidation
 from redlock_cluster.testing.model.versions import ModelVersion
 
 __all__ = ["DATABASES", "Command", "Core", "Run", "Session", "Words"]
@@ -16,7 +16,6 @@ Words: TypeAlias = list[bytes]
 Run: TypeAlias = "Callable[[Core, Session, Words], Reply]"
 
 DATABASES: Final = 16
-_OOM: Final = b"OOM command not allowed when used memory > 'maxmemory'."
 _READONLY: Final = b"READONLY You can't write against a read only replica."
 _CONFIG: Final = {
     b"appendonly": b"no",
@@ -90,8 +89,7 @@ class Core:
 
     clock: the server's seconds; the time stands still while a command runs
     commands: by upper-case words of the name, those that the version has
-    config: what CONFIG GET answers
-    full: it has no memory left
+    config: what CONFIG GET answers; with a maxmemory below 1 MiB the server is full
     replica: it replicates from another server
     """
 
@@ -109,7 +107,7 @@ class Core:
         self.password = None if password is None else password.encode()
         self.commands = commands
         self.config = dict(_CONFIG)
-        self.full = self.replica = False
+        self.replica = False
         self.now_us = 0
         self.now_ms = 0
         self.tick()
@@ -124,13 +122,18 @@ class Core:
     def refusal(self, command: Command) -> bytes | None:
         """Why a command is not executed as the server is now."""
         if self.full and command.grows:
-            return _OOM
+            return OUT_OF_MEMORY
         return _READONLY if self.replica and command.writes else None
 
     def tick(self) -> None:
         """Reads the clock, to the microsecond as servers do."""
         self.now_us = round(self._clock() * 1_000_000)
         self.now_ms = self.now_us // 1000
+
+    @property
+    def full(self) -> bool:
+        """Whether it has no memory left: the limit is below what an empty server needs."""
+        return 0 < int(self.config[b"maxmemory"]) < 1 << 20
 
     def database(self, session: Session) -> Keyspace:
         """The database that the session selected."""

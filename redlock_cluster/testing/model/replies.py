@@ -9,6 +9,7 @@ from typing import Final, TypeAlias
 
 __all__ = [
     "OK",
+    "OUT_OF_MEMORY",
     "PONG",
     "SYNTAX",
     "WRONG_TYPE",
@@ -54,6 +55,7 @@ Reply: TypeAlias = bytes | int | float | Sequence["Reply"] | None
 OK: Final = Status(b"OK")
 PONG: Final = Status(b"PONG")
 SYNTAX: Final = b"ERR syntax error"
+OUT_OF_MEMORY: Final = b"OOM command not allowed when used memory > 'maxmemory'."
 WRONG_TYPE: Final = b"WRONGTYPE Operation against a key holding the wrong kind of value"
 
 _LINE_ENDS = bytes.maketrans(b"\r\n", b"  ")

@@ -53,17 +53,11 @@ class ModelServer:
 
     @property
     def config(self) -> dict[bytes, bytes]:
-        """What CONFIG GET answers, by name; changing it changes only that."""
+        """What CONFIG GET answers, by name.
+
+        With a maxmemory below 1 MiB the server is full: it refuses what may need memory. The rest only shows.
+        """
         return self._core.config
-
-    @property
-    def full(self) -> bool:
-        """Whether it has no memory left: it refuses with OOM what may need some."""
-        return self._core.full
-
-    @full.setter
-    def full(self, full: bool) -> None:
-        self._core.full = full
 
     @property
     def replica(self) -> bool:

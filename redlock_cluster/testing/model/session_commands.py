@@ -129,3 +129,13 @@ def _config_get(core: Core, session: Session, words: list[bytes]) -> Reply:
     name = words[2].lower()
     shown = words[2] if core.version.since_7 else name
     return Pairs([shown, core.config[name]] if name in core.config else [])
+
+
+@command("CONFIG|SET", -4, scriptable=False, known=lambda version: version.since_7)
+@command("CONFIG|SET", 4, scriptable=False, known=lambda version: not version.since_7)
+def _config_set(core: Core, session: Session, words: list[bytes]) -> Reply:
+    name = words[2].lower()
+    if len(words) != 4 or not (name == b"maxmemory-policy" or (name == b"maxmemory" and words[3].isdigit())):
+        raise NotImplementedError("of CONFIG SET the model server has maxmemory in bytes, and its policy")
+    core.config[name] = words[3]
+    return OK

@@ -9,9 +9,12 @@ import pytest
 
 from redlock_cluster import AsyncLease, Err, LeaseLost, LeaseState, NotHeld, Ok, QuorumUnavailable
 from redlock_cluster.core.lease_record import LeaseRecord
+from redlock_cluster.lua import EXTEND
 
-from .scripted import NIL, OK, ONE, REDIS_6, ZERO, Clock, Entropy, Group, bulk, turns
+from .scripted import NIL, OK, ONE, REDIS_6, REDIS_8_4, VALKEY_9, ZERO, Clock, Entropy, Group, bulk, turns
 from .test_acquire import KEY, release, set_command, token
+
+OUT_OF_MEMORY = b"-OOM command not allowed when used memory > 'maxmemory'.\r\n"
 
 
 async def held(group: Group, granted: bytes = NIL) -> AsyncLease:
@@ -295,6 +298,83 @@ async def test_a_late_noscript_does_not_undo_a_later_extension() -> None:
         await later
         await turns()
         assert [words[0] for words in group.now[0].commands] == [b"SET", b"EVALSHA", b"EVALSHA"]
+
+
+def extension_in_full(number: int, ttl_ms: int) -> list[bytes]:
+    return [b"EVAL", EXTEND.source, b"1", KEY, token(number), b"%d" % ttl_ms]
+
+
+@pytest.mark.parametrize("probes", [VALKEY_9, REDIS_8_4], ids=["valkey", "redis"])
+async def test_a_full_server_extends_by_script(probes: tuple[bytes, ...]) -> None:
+    async with Group(3, probes) as group:
+        lease = await held(group)
+        task = asyncio.create_task(lease.extend(60))
+        await turns()
+        group.now[0].reply(OUT_OF_MEMORY)
+        group.now[1].reply(OUT_OF_MEMORY)
+        await turns()
+        assert [wire.commands[1:] for wire in group.now] == [
+            *[[extension(1, 60_000), extension_in_full(1, 60_000)]] * 2,
+            [extension(1, 60_000)],
+        ]
+        for wire in group.now[:2]:
+            wire.reply(ONE)
+        await task
+        assert lease.remaining > 59
+        group.now[2].reply(OUT_OF_MEMORY)  # the quorum is there
+        await turns()
+        assert len(group.now[2].commands) == 2
+
+
+async def test_a_server_that_refuses_the_script_too_has_not_extended() -> None:
+    async with Group(1) as group:
+        lease = await held(group)
+        task = asyncio.create_task(lease.extend(60))
+        await turns()
+        group.now[0].reply(OUT_OF_MEMORY)
+        await turns()
+        group.now[0].reply(OUT_OF_MEMORY)
+        with pytest.raises(QuorumUnavailable, match="OOM"):
+            await task
+        assert len(group.now[0].commands) == 3
+
+
+async def test_the_script_that_a_full_server_was_sent_counts_until_the_deadline() -> None:
+    async with Group(1, server_timeout="20ms") as group:
+        lease = await held(group)
+        task = asyncio.create_task(lease.extend(60))
+        await turns()
+        group.now[0].reply(OUT_OF_MEMORY)
+        with pytest.raises(QuorumUnavailable, match="no answer in time"):
+            await task
+        assert lease.state is LeaseState.UNKNOWN
+
+
+async def test_a_batch_of_extensions_is_extended_by_full_servers() -> None:
+    async with Group(1) as group:
+        leases = []
+        for name in "ab":
+            task = asyncio.create_task(group.supervisor.lock(name, 10, wait=0))
+            await turns()
+            group.now[0].reply(NIL)
+            leases.append((await task).value)
+        batch = asyncio.create_task(group.supervisor.extend_many(leases, 60))
+        await turns(4)
+        group.now[0].reply(OUT_OF_MEMORY + OK)
+        await turns()
+        assert [words[0] for words in group.now[0].commands] == [b"SET"] * 4 + [b"EVAL"]
+        group.now[0].reply(ONE)
+        assert await batch == [Ok(lease) for lease in leases]
+
+
+async def test_an_acquisition_is_not_sent_again_for_want_of_memory() -> None:
+    async with Group(1) as group:
+        task = asyncio.create_task(group.supervisor.lock("r", 10, wait=0))
+        await turns()
+        group.now[0].reply(OUT_OF_MEMORY)
+        assert await task == Err("unavailable")
+        await turns()
+        assert group.now[0].commands == [set_command(1)]
 
 
 async def test_a_predecessor_is_killed_by_every_successor_until_one_is_answered() -> None:
