@@ -34,6 +34,7 @@ from redlock_cluster.core.retry import NEVER, Limit, RetryPolicy
 from redlock_cluster.core.tally import AcquisitionTally, Standing
 from redlock_cluster.core.timing import Terms
 from redlock_cluster.engine.group import Group
+from redlock_cluster.engine.pending import PendingRelease
 from redlock_cluster.engine.round import Round
 from redlock_cluster.errors import ClosedError, Contended, LockNotAcquired, QuorumUnavailable
 from redlock_cluster.wire.connection import Connection
@@ -143,8 +144,9 @@ class Attempt(Round[AcquisitionTally]):
         for keeper in self.pipeline.keepers:
             if sent >> keeper.index & 1:
                 answered = bool(tally.answered >> keeper.index & 1)
-                pending = group.pending.new(keeper, self.key, self.token, self.mode, self.ttl_ms, answered, None)
-                pending.release()
+                PendingRelease(
+                    group.pending, keeper, self.key, self.token, self.mode, self.ttl_ms, answered, None
+                ).release()
 
 
 class _End(enum.Enum):

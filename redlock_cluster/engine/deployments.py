@@ -42,8 +42,6 @@ START_GRACE: Final = 0.1
 """Seconds that the start waits for the other servers once every group has a quorum: those that are well have connected
 by then, and one that is away does not hold up the first call."""
 
-_SETTLED_AT_ONCE: Final = 1000  # pending releases sent in one health check, so that it does not hold up the loop
-
 
 def retry_policy(options: DeploymentOptions) -> RetryPolicy:
     """How a deployment tries again, as its options say."""
@@ -107,13 +105,21 @@ class _Deployment:
         self._health: asyncio.TimerHandle | None = None
 
     async def _prepare(self, keeper: Keeper, connection: Connection) -> None:
-        """Before a new connection serves: what was not released on earlier ones is, and one that refused is probed."""
-        self._pending.settle(keeper, connection)
+        """Before a new connection serves: what was not released on earlier ones is, and one that refused is probed.
+
+        The releases go a part in each turn of the loop.
+        """
+        left = self._pending.count((keeper,))
+        while connection.alive:
+            left -= self._pending.settle(keeper, connection)
+            if left <= 0:
+                break
+            await asyncio.sleep(0)
         self._probe(keeper, connection)
 
     def _probe(self, keeper: Keeper, connection: Connection | None) -> None:
         """Whether a server that refuses something still does."""
-        if keeper.refusals and connection is not None and not connection.impaired:
+        if keeper.refusals and connection is not None and connection.alive and not connection.impaired:
             probe(keeper, connection, EXCLUSIVE, self._probe_key, self._tokens.new(), self._probe_ttl_ms)
 
     async def start(self) -> None:
@@ -185,7 +191,7 @@ class _Deployment:
         for keeper in self._keepers:
             keeper.check(now)
             self._probe(keeper, keeper.connection)
-            self._pending.settle(keeper, keeper.connection, _SETTLED_AT_ONCE)
+            self._pending.settle(keeper, keeper.connection)
         for group in self._groups.values():
             group.check()
         self._health = self._loop.call_later(self._options.health_check_interval, self._check)

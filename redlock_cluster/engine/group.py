@@ -143,6 +143,7 @@ class Group:
                 connections=pool.connections,
                 reconnects=pool.reconnects,
                 pending_releases=self.pending.count(pool.keepers),
+                dropped_releases=self.pending.dropped(pool.keepers),
             )
             for pool in self.pools
         )

@@ -3,11 +3,17 @@
 A release that can't be sent now, or whose reply was lost, stays pending, so that a lock of which the caller let go is
 not left behind on a server. It is sent on the server's next connection, after its predecessors were killed and before
 anything else. The token of a lease that lives is never pending.
+
+Leases and attempts of this engine are as many as its users had under way. Bare tokens are as many as users can name. So
+those that wait for one connection take MOST_BYTES at most, and the oldest make room: their keys have had the longest
+time to expire by themselves.
 """
 
 from __future__ import annotations
 
-from itertools import islice
+import logging
+from collections import OrderedDict
+from itertools import chain, islice
 from typing import Final
 
 from redlock_cluster.core.lease_record import LeaseRecord
@@ -18,9 +24,19 @@ from redlock_cluster.wire.connection import Connection
 from redlock_cluster.wire.keeper import Keeper
 from redlock_cluster.wire.ports import Clock
 
-__all__ = ["PendingRelease", "PendingReleases"]
+__all__ = ["AT_ONCE", "MOST_BYTES", "PendingRelease", "PendingReleases"]
 
+_log = logging.getLogger(__name__)
+
+MOST_BYTES = 8 << 20
+"""What the bare tokens that wait for one connection may take: some 16,000 with short keys."""
+
+AT_ONCE = 1000
+"""Releases that are looked at in one turn of the loop, which takes some milliseconds."""
+
+_BYTES_AT_ONCE: Final = 1 << 20
 _NEVER: Final = float("inf")
+_OVERHEAD: Final = 450  # bytes of memory that one takes besides its key and its token
 
 
 class PendingRelease:
@@ -33,11 +49,12 @@ class PendingRelease:
     answered: the server has answered the acquisition, so the key is gone after the ttl at the latest. Otherwise the
         acquisition may still be executed at any time, and the token is remembered until the server is there again
     record: the lease that it was, which learns of the deletion
+    bare: this engine knows the token alone
 
     expires_at: engine time after which nothing needs to be done
     """
 
-    __slots__ = ("_in_full", "_owner", "_record", "_ttl", "expires_at", "keeper", "key", "mode", "token")
+    __slots__ = ("_in_full", "_owner", "_record", "_ttl", "bare", "expires_at", "keeper", "key", "mode", "token")
 
     def __init__(
         self,
@@ -49,10 +66,17 @@ class PendingRelease:
         ttl_ms: int,
         answered: bool,
         record: LeaseRecord | None,
+        bare: bool = False,
     ) -> None:
         self._owner, self.keeper, self.key, self.token, self.mode = owner, keeper, key, token, mode
+        self.bare = bare
         self._ttl, self._record, self._in_full = ttl_ms / 1000, record, False
         self.expires_at = owner.clock() + self._ttl if answered else _NEVER
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes while it waits."""
+        return len(self.key) + len(self.token) + _OVERHEAD
 
     def release(self) -> None:
         """Take the token from the server: now, or when it can be asked again."""
@@ -99,6 +123,59 @@ class PendingRelease:
         self._owner.add(self)
 
 
+class _Waiting:
+    """What waits for one keeper's connection, the oldest first.
+
+    known: of leases and attempts of this engine
+    bare: tokens of which it knows nothing else
+    size: bytes that these take
+    dropped: how many of these have made room for others
+    """
+
+    __slots__ = ("bare", "dropped", "known", "size", "told")
+
+    def __init__(self) -> None:
+        self.known: dict[tuple[bytes, Token], PendingRelease] = {}
+        self.bare: OrderedDict[tuple[bytes, Token], PendingRelease] = OrderedDict()
+        self.size = self.dropped = 0
+        self.told = False
+
+    def put(self, pending: PendingRelease) -> None:
+        """Add one, in the place of an older one for the same token."""
+        name = pending.key, pending.token
+        if not pending.bare:
+            self.known[name] = pending
+            return
+        if name not in self.bare:
+            self.size += pending.size
+        self.bare[name] = pending
+        while self.size > MOST_BYTES:
+            _, oldest = self.bare.popitem(last=False)
+            self.size -= oldest.size
+            self.dropped += 1
+            self._tell(oldest.keeper)
+
+    def take(self, pending: PendingRelease) -> None:
+        """Take one out."""
+        name = pending.key, pending.token
+        if pending.bare:
+            del self.bare[name]
+            self.size -= pending.size
+            self.told = self.told and bool(self.bare)
+        else:
+            del self.known[name]
+
+    def _tell(self, keeper: Keeper) -> None:
+        """Log that some are dropped, once until there is room again."""
+        if not self.told:
+            self.told = True
+            text = "more releases by token wait for %s than are kept: the oldest keys stay there until their ttl"
+            _log.warning(text, keeper.name)
+
+    def __len__(self) -> int:
+        return len(self.known) + len(self.bare)
+
+
 class PendingReleases:
     """Those of all servers of one engine.
 
@@ -109,37 +186,39 @@ class PendingReleases:
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
-        self._by_keeper: dict[Keeper, dict[tuple[bytes, Token], PendingRelease]] = {}
-
-    def new(
-        self,
-        keeper: Keeper,
-        key: bytes,
-        token: Token,
-        mode: LockMode,
-        ttl_ms: int,
-        answered: bool,
-        record: LeaseRecord | None,
-    ) -> PendingRelease:
-        """A token to be taken from a server, which is neither sent nor remembered yet. Arguments as for its class."""
-        return PendingRelease(self, keeper, key, token, mode, ttl_ms, answered, record)
+        self._by_keeper: dict[Keeper, _Waiting] = {}
 
     def add(self, pending: PendingRelease) -> None:
         """Remember it; one for the same token replaces an older one."""
-        self._by_keeper.setdefault(pending.keeper, {})[pending.key, pending.token] = pending
+        self._by_keeper.setdefault(pending.keeper, _Waiting()).put(pending)
 
-    def settle(self, keeper: Keeper, connection: Connection | None, most: int | None = None) -> None:
-        """Send what is pending on a server's connection, if there is one: all of it, or the oldest so many."""
+    def settle(self, keeper: Keeper, connection: Connection | None) -> int:
+        """Send what is pending on a server's connection, if there is one, and forget what has expired.
+
+        Looks at the oldest AT_ONCE, those of leases and attempts first. Returns how many that were; 0 if the connection
+        is full.
+        """
         waiting = self._by_keeper.get(keeper)
-        if not waiting:
-            return
-        now = self.clock()
-        for name in [name for name, pending in waiting.items() if pending.expires_at <= now]:
-            del waiting[name]
-        if connection is not None:
-            for name in list(islice(waiting, most)):
-                waiting.pop(name).send(connection)
+        if waiting is None or not len(waiting) or (connection is not None and connection.full):
+            return 0
+        now, size, looked_at = self.clock(), 0, 0
+        for pending in list(islice(chain(waiting.known.values(), waiting.bare.values()), AT_ONCE)):
+            waiting.take(pending)
+            looked_at += 1
+            if pending.expires_at > now:
+                if connection is None:
+                    waiting.put(pending)  # behind the others, so that those are looked at next
+                    continue
+                pending.send(connection)
+                size += pending.size
+                if size > _BYTES_AT_ONCE:
+                    break
+        return looked_at
 
     def count(self, keepers: tuple[Keeper, ...]) -> int:
         """How many wait for these connections."""
-        return sum(len(self._by_keeper.get(keeper, ())) for keeper in keepers)
+        return sum(len(self._by_keeper[keeper]) for keeper in keepers if keeper in self._by_keeper)
+
+    def dropped(self, keepers: tuple[Keeper, ...]) -> int:
+        """How many bare tokens that waited for these connections have made room for others."""
+        return sum(self._by_keeper[keeper].dropped for keeper in keepers if keeper in self._by_keeper)

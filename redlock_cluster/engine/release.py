@@ -24,6 +24,7 @@ from redlock_cluster.core.token import Token
 from redlock_cluster.engine.comparison import Comparison
 from redlock_cluster.engine.group import Group
 from redlock_cluster.engine.operation import Operation
+from redlock_cluster.engine.pending import PendingRelease
 from redlock_cluster.engine.round import pipeline_of
 from redlock_cluster.errors import LeaseLost, NotHeld, QuorumUnavailable, RedlockError
 from redlock_cluster.wire.connection import Connection
@@ -109,11 +110,12 @@ class Release(Comparison):
         """A server was not asked, or its reply was lost: it is asked again later."""
         keeper, record, pending = self.pipeline.keepers[index], self.record, self.group.pending
         if record is None:
-            pending.new(keeper, self.key, self.token, self.mode, TOKEN_TTL_MS, True, None).wait()
+            PendingRelease(pending, keeper, self.key, self.token, self.mode, TOKEN_TTL_MS, True, None, bare=True).wait()
         else:
             record.note_doubtful(index)
             answered = not record.unanswered() >> index & 1
-            pending.new(keeper, self.key, self.token, self.mode, record.kept_longest_ms(), answered, record).wait()
+            ttl_ms = record.kept_longest_ms()
+            PendingRelease(pending, keeper, self.key, self.token, self.mode, ttl_ms, answered, record).wait()
 
     def _finish(self, outcome: Outcome) -> None:
         if self.record is not None:
@@ -157,7 +159,7 @@ def release_unheard(group: Group, record: LeaseRecord) -> None:
     for keeper in pipeline_of(group, record.key).keepers:
         if holders >> keeper.index & 1:
             answered = not unanswered >> keeper.index & 1
-            pending = group.pending.new(
-                keeper, record.key, record.token, record.mode, record.kept_longest_ms(), answered, record
-            )
-            pending.release()
+            ttl_ms = record.kept_longest_ms()
+            PendingRelease(
+                group.pending, keeper, record.key, record.token, record.mode, ttl_ms, answered, record
+            ).release()

@@ -24,6 +24,7 @@ class ServerStatus:
     connections: serving ones, of `pool_size`
     reconnects: connections made anew, over the whole pool
     pending_releases: tokens to be released there once it can be asked again
+    dropped_releases: bare tokens that were too many to wait for that; their keys stay there until their ttl
     """
 
     name: str
@@ -37,6 +38,7 @@ class ServerStatus:
     connections: int
     reconnects: int
     pending_releases: int
+    dropped_releases: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -193,7 +193,7 @@ MUTANTS = (
         (
             Edit(
                 "engine/pending.py",
-                "        self._by_keeper.setdefault(pending.keeper, {})[pending.key, pending.token] = pending\n",
+                "        self._by_keeper.setdefault(pending.keeper, _Waiting()).put(pending)\n",
                 "        pass\n",
             ),
         ),
