@@ -306,11 +306,13 @@ class Supervisor(Unique):
 
         if any(map(_inherited, leases)):
             return all_lost(NotHeld(INHERITED))
-        return self._call(work, 2 * self._patience(leases), all_lost, kept=kept)
+        patience = self._patience([lease._record.key for lease in leases if isinstance(lease, Lease)])
+        return self._call(work, 2 * patience, all_lost, kept=kept)
 
-    def _patience(self, batch: Sequence[object]) -> float:
+    def _patience(self, names: Sequence[object]) -> float:
         """Seconds that a batch may take: a round for each window, and 0.1 ms for each of its parts."""
-        return self._binding().server_timeout * (1 + len(batch) // bulk.WINDOW) + len(batch) / 10_000
+        size = sum(4 * len(name) for name in names if isinstance(name, (str, bytes)))  # a character has 4 bytes at most
+        return self._binding().server_timeout * (1 + bulk.windows(len(names), size)) + len(names) / 10_000
 
     def _call(
         self,

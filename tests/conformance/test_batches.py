@@ -73,3 +73,18 @@ async def test_a_cancelled_batch_leaves_nothing_behind(api: Api, servers: Server
             with pytest.raises(asyncio.CancelledError):
                 await task
         await everywhere(lambda: servers.keys(resource), set())
+
+
+@pytest.mark.parametrize("servers", ["valkey-9", "redis-7"], indirect=True)
+async def test_a_batch_of_the_longest_names_is_answered_in_time(
+    make: Make, servers: ServerGroup, resource: str
+) -> None:
+    """61 MiB for each server, in much less time than those take."""
+    api = await make(server_timeout="300ms")
+    names = [f"{resource}-{number}".ljust(64_000, "x") for number in range(1000)]
+    results = await api.run(api.supervisor.lock_many, names, 60)
+    assert {repr(result) for result in results if not result} == set()
+    leases = [result.value for result in results]
+    assert all(await api.run(api.supervisor.extend_many, leases, 90))
+    assert set(await api.run(api.supervisor.unlock_many, leases)) == {Ok(None)}
+    await everywhere(lambda: servers.keys(resource), set())

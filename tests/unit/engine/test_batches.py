@@ -56,6 +56,48 @@ async def test_windows_follow_each_other(monkeypatch: pytest.MonkeyPatch) -> Non
         assert [bool(result) for result in await task] == [True] * 3
 
 
+async def test_long_names_are_fewer_in_a_chunk_and_in_a_window() -> None:
+    """Chunks of CHUNK_BYTES; as many are under way as with short names."""
+    given: list[object] = [f"{number:02d}" + "x" * 60_000 for number in range(30)]
+    async with Group(1) as group:
+        (wire,) = group.now
+        for call in ("lock_many", "extend_many", "unlock_many"):
+            sent = len(wire.commands)
+            more = (10,) if call == "lock_many" else ()
+            task = asyncio.create_task(getattr(group.supervisor, call)(given, *more))
+            await turns(60)
+            chunks = [len(write) for write in wire.writes[-10:]]
+            assert (chunks, len(wire.commands) - sent) == ([2] * 10, 20)
+            reply = {"lock_many": NIL, "extend_many": OK, "unlock_many": ONE}[call]
+            wire.reply(reply * 2)
+            await turns(8)
+            assert len(wire.commands) - sent == 22
+            wire.reply(reply * 20)
+            await turns(60)
+            assert len(wire.commands) - sent == 30
+            wire.reply(reply * 8)
+            results = await task
+            assert all(results)
+            given = [result.value for result in results]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "chunks"),
+    [
+        ([], []),
+        ([1] * 401, [200, 200, 1]),
+        ([1 << 17], [1]),
+        ([1 << 16] * 5, [2, 2, 1]),
+        ([1 << 18] * 3, [1, 1, 1]),
+        ([1, 1 << 17, 1, 1], [1, 1, 2]),
+    ],
+)
+def test_chunks_have_so_many_operations_or_bytes_at_most(sizes: list[int], chunks: list[int]) -> None:
+    found = [part.stop - part.start for part in bulk._chunks([b"x" * size for size in sizes])]
+    assert found == chunks
+    assert len(found) <= 10 * bulk.windows(len(sizes), sum(sizes))
+
+
 async def test_a_cancelled_batch_gives_everything_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bulk, "CHUNK", 1)
     monkeypatch.setattr(bulk, "WINDOW", 2)
