@@ -28,8 +28,8 @@ CHUNK = 200
 """Operations that are sent together: servers work on one chunk while the next one is made."""
 
 CHUNK_BYTES = 128 << 10
-"""What the names of a chunk may take, if they are more than one. WINDOW // CHUNK chunks, 1.25 MiB, are under way: to five
-servers over a line of 1 Gbit/s they take 50 ms, a quarter of the default time-out. Short names never come near."""
+"""What the names of a chunk may take, if they are more than one. WINDOW // CHUNK chunks, 1.25 MiB, are under way: five
+servers get them over a line of 1 Gbit/s in 50 ms, a quarter of the default time-out. Short names never come near."""
 
 
 async def acquire_many(

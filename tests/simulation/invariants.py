@@ -21,21 +21,16 @@ JUST_BEFORE = 1e-6
 class Claim:
     """Somebody believes to hold a resource, as long as the lease says that it is valid.
 
-    life: of the client's supervisor; since: when it was returned
+    since: when it was returned
     let_go: whether its release was asked for; in_time: whether it was valid then
-    by_token: whether some release was by token, of which the lease hears nothing
-    adrift: whether an extension by token came to nothing that is known, so that the lease knows less than the token
     """
 
     client: SimulatedClient
     resource: str
     lease: AsyncLease
-    life: int
     since: float
     let_go: bool = False
     in_time: bool = False
-    by_token: bool = False
-    adrift: bool = False
 
     @property
     def valid(self) -> bool:
@@ -151,6 +146,8 @@ class Invariants:
 
     def released(self, claim: Claim, outcome: Ok[None] | Err[str], before: LeaseState) -> None:
         """A release ended. *Released* is true if a quorum deleted the token, *not held* if none could have."""
+        if claim.lease.valid:
+            self._history.problem("released, but still believed", f"{claim} on {claim.resource}", claim.resource)
         if outcome:
             if before is not LeaseState.RELEASED and len(self._ledger.deletions(claim.lease.token)) < self._plan.quorum:
                 deleted = sorted(self._ledger.deletions(claim.lease.token))

@@ -172,6 +172,11 @@ MUTANTS = (
         600,
     ),
     Mutant(
+        "alias",
+        "a lease hears nothing of what others do with its token",
+        (Edit("engine/aliases.py", "        if aliases is None:\n            return None\n", "        return None\n"),),
+    ),
+    Mutant(
         "memory",
         "a lease is extended by `SET … IFEQ` alone, which full servers refuse",
         (Edit("engine/extend.py", 'error.code == "OOM" or ', ""),),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,7 +52,6 @@ class Scene:
         self.world.network.on_command = self._executed
         self.world.network.on_end = self._ended
         self.resources = ("apple", "berry")
-        self.closings: Counter[str] = Counter()
         self._excused: dict[str, int] = {}
         offsets = stream(seed, "offsets")
         for index, (version, rate) in enumerate(zip(plan.versions, plan.server_rates, strict=True)):
@@ -95,7 +93,6 @@ class Scene:
 
     def closing(self, client: SimulatedClient) -> None:
         """A supervisor closes: what it could not tell a server that is away stays there until its ttl."""
-        self.closings[client.name] += 1
         if not self.faults.calm:
             self._excuse(client)
 

@@ -13,7 +13,7 @@ from redlock_cluster.core.retry import Wait
 from redlock_cluster.testing.simulation import SimulatedClient, stream
 
 from .invariants import Claim, Section
-from .plan import LONGEST_TTL, TTLS
+from .plan import TTLS
 
 if TYPE_CHECKING:
     from .scene import Scene
@@ -40,8 +40,8 @@ class Actor:
         self._redlock = client.supervisor
         self.acquiring = False
 
-    def _by_token(self, claim: Claim) -> bool:
-        return claim.adrift or self._random.random() < BY_TOKEN
+    def _by_token(self) -> bool:
+        return self._random.random() < BY_TOKEN
 
     def _let_go(self, claim: Claim) -> None:
         self._note(f"unlock {claim} on {claim.resource}")
@@ -50,12 +50,7 @@ class Actor:
 
     def _claim(self, resource: str, lease: AsyncLease) -> Claim:
         self._note(f"got {resource}: …{lease.token.partition('@')[0][-4:]} for {lease.remaining * 1000:.3f} ms")
-        return Claim(self._client, resource, lease, self._life, self._world.loop.time())
-
-    @property
-    def _life(self) -> int:
-        """How many times the supervisor was closed: to the next life of it, a lease is only a token."""
-        return self._scene.closings[self._client.name]
+        return Claim(self._client, resource, lease, self._world.loop.time())
 
     def _got(self, resource: str, lease: AsyncLease) -> Claim:
         claim = self._claim(resource, lease)
@@ -290,9 +285,8 @@ class User(Actor):
         return self._got(resource, outcome.value) if isinstance(outcome, Ok) else outcome
 
     async def _extend(self, claim: Claim) -> None:
-        by_token = self._by_token(claim)  # the lease then hears nothing of it, so its end must not come sooner
-        claim.adrift |= by_token
-        ttl = LONGEST_TTL if by_token else self._random.choice((TTLS[0], *TTLS))
+        by_token = self._by_token()
+        ttl = self._random.choice((TTLS[0], *TTLS))
         until = self._end(claim, ttl)
         held: AsyncLease | str = claim.lease.token if by_token else claim.lease
         self._note(f"extend {claim.resource} by {ttl}{', by token' if by_token else ''}")
@@ -300,14 +294,15 @@ class User(Actor):
         if isinstance(outcome, (Ok, Err)):
             self._note(f"extend {claim.resource}: {outcome.reason if isinstance(outcome, Err) else 'Ok'}")
             if isinstance(outcome, Ok):
-                claim.lease, claim.life, claim.adrift = outcome.value, self._life, False
+                self._scene.invariants.extended(claim, outcome, until)  # what the lease hears of it, too
+                claim.lease = outcome.value
             self._scene.invariants.extended(claim, outcome, until)
         if not isinstance(outcome, Ok):  # what the lease believes now must hold for as long as it believes it
             await asyncio.sleep(self._random.choice((0.0, 0.5)) * min(1.0, claim.lease.remaining))
 
     async def _unlock(self, claim: Claim) -> None:
         for _ in range(TRIES):
-            outcome = await self._cancellable("unlock", self._unlocked(claim, self._by_token(claim)))
+            outcome = await self._cancellable("unlock", self._unlocked(claim, self._by_token()))
             if outcome is not CANCELLED and (not isinstance(outcome, Err) or outcome.reason == "not_held"):
                 return
             await asyncio.sleep(self._random.random() * 0.05)
@@ -316,7 +311,6 @@ class User(Actor):
         before = claim.lease.state
         first = not claim.let_go
         self._let_go(claim)
-        claim.by_token |= by_token or claim.life != self._life
         how = claim.lease.token if by_token else claim.lease
         try:
             outcome = await self._redlock.unlock(claim.resource, how)
@@ -324,6 +318,5 @@ class User(Actor):
             claim.let_go = not first
             raise
         self._note(f"unlock {claim}: {outcome.reason if isinstance(outcome, Err) else 'Ok'}")
-        if first or not claim.by_token:  # a lease does not hear of a release by its token
-            self._scene.invariants.released(claim, outcome, before)
+        self._scene.invariants.released(claim, outcome, before)
         return outcome
