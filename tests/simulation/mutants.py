@@ -159,9 +159,8 @@ MUTANTS = (
         (
             Edit(
                 "core/lease_record.py",
-                "        if now >= self.valid_until:\n            self._state = _ON_EXPIRY[self._state]\n"
-                "        if outcome is _DONE:\n            self._state = _ON_EXTENDED",
-                "        if outcome is _DONE:\n            self._state = _ON_EXTENDED",
+                "        state = self._at(now)\n        if outcome is _DONE:\n            self._state = _ON_EXTENDED",
+                "        state = self._known()[0]\n        if outcome is _DONE:\n            self._state = _ON_EXTENDED",
             ),
             Edit(
                 "engine/extend.py",
@@ -218,7 +217,7 @@ MUTANTS = (
     Mutant(
         "shorter",
         "a lease believes in its old end while an extension with a shorter ttl is under way",
-        (Edit("core/lease_record.py", "self.valid_until = min(self.valid_until, valid_until)", "pass"),),
+        (Edit("core/lease_record.py", "self.valid_until = min(self._known()[1], valid_until)", "pass"),),
         300,
     ),
     Mutant(
