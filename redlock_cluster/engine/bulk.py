@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import Any
 
 from redlock_cluster.core.exclusive import EXCLUSIVE
@@ -166,15 +167,15 @@ class _Flow:
 
 
 def _chunks(names: Sequence[bytes]) -> Iterator[slice]:
-    """Parts of a batch with CHUNK operations or CHUNK_BYTES at most."""
-    start = size = 0
-    for place, name in enumerate(names):
-        size += len(name)
-        if place > start and (place - start == CHUNK or size > CHUNK_BYTES):
-            yield slice(start, place)
-            start, size = place, len(name)
-    if names:
-        yield slice(start, len(names))
+    """Parts of a batch with CHUNK operations or CHUNK_BYTES at most, and one operation at least."""
+    start = 0
+    while start < len(names):
+        end = min(start + CHUNK, len(names))
+        if sum(map(len, names[start:end])) > CHUNK_BYTES:
+            totals = accumulate(map(len, names[start:end]))
+            end = start + max(1, sum(1 for total in totals if total <= CHUNK_BYTES))
+        yield slice(start, end)
+        start = end
 
 
 def windows(number: int, size: int) -> int:

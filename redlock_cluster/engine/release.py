@@ -139,7 +139,7 @@ def begin_release(group: Group, resource: Resource, record: LeaseRecord) -> Oper
     """Send the release of a lease, unless it is over."""
     now = group.clock()
     if record.begin_release(now):
-        patience = group.timing.patience(record.kept_ms())
+        patience = group.timing.patience(record.ttl_ms)
         return Release(group, resource, record.key, record.token, record.mode, patience, record).begin()
     name = resource_text(resource)
     if record.state(now) is not LeaseState.LOST:

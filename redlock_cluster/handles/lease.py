@@ -98,6 +98,11 @@ class AsyncLease(HeldLease):
 
     __slots__ = ()
 
+    @property
+    def outlived(self) -> bool:
+        """Whether the supervisor that made it was closed since: then another life of that one knows its token alone."""
+        return self._engine.closed
+
     async def extend(self, ttl: Seconds | None = None) -> None:
         """Gives the lease a new ttl from now.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Generic, Protocol, TypeVar
 
@@ -100,7 +100,14 @@ class AsyncMutex(LockHandle[AsyncLease]):
 
     async def release(self) -> None:
         """Gives the lock back. Raises as `AsyncLease.release`, NotHeld when nothing was acquired."""
-        value_of(await self._supervisor.unlock(self._resource, self._held()))
+        await self._releasing(self._held())
+
+    def _releasing(self, lease: AsyncLease) -> Coroutine[object, object, None]:
+        """Releases a lease, also if the supervisor was closed and started since then."""
+        return self._unlock(lease) if lease.outlived else lease.release()
+
+    async def _unlock(self, lease: AsyncLease) -> None:
+        value_of(await self._supervisor.unlock(self._resource, lease))
 
     async def __aenter__(self) -> AsyncLease:
         """Acquires. Raises Contended or QuorumUnavailable when that fails."""
@@ -114,7 +121,7 @@ class AsyncMutex(LockHandle[AsyncLease]):
         if lease.state is LeaseState.RELEASED:
             return
         try:
-            await self.release()
+            await self._releasing(lease)
         except RedlockError as problem:
             _complain(problem, error)
 

@@ -159,8 +159,8 @@ MUTANTS = (
         (
             Edit(
                 "core/lease_record.py",
-                "        state = self._at(now)\n        if outcome is _DONE:\n            self._state = _ON_EXTENDED",
-                "        state = self._known()[0]\n        if outcome is _DONE:\n            self._state = _ON_EXTENDED",
+                "        state = self._at(now)\n        if outcome is _DONE:",
+                "        state = self._known()[0]\n        if outcome is _DONE:",
             ),
             Edit(
                 "engine/extend.py",
