@@ -123,7 +123,7 @@ class AsyncSupervisor(Unique):
         except asyncio.CancelledError:
             acquisition.abandon()
             raise
-        return Ok(AsyncLease(engine, acquired)) if isinstance(acquired, LeaseRecord) else refused(acquired)
+        return Ok(AsyncLease(self, engine, acquired)) if isinstance(acquired, LeaseRecord) else refused(acquired)
 
     async def unlock(self, resource: Resource, lease: AsyncLease | str) -> Ok[None] | Lost:
         """Releases a lock by its lease, or by its token alone.
@@ -151,7 +151,7 @@ class AsyncSupervisor(Unique):
             return lost(found)
         if isinstance(lease, AsyncLease) and lease._record is found:
             return Ok(lease)
-        other = AsyncLease(engine, found)
+        other = AsyncLease(self, engine, found)
         other.shared()
         return Ok(other)
 
@@ -201,7 +201,7 @@ class AsyncSupervisor(Unique):
         """
         engine = await self._deployments.engine(self._name)
         outcomes = await bulk.acquire_many(engine, list(resources), ttl)
-        return [Ok(AsyncLease(engine, o)) if isinstance(o, LeaseRecord) else refused(o) for o in outcomes]
+        return [Ok(AsyncLease(self, engine, o)) if isinstance(o, LeaseRecord) else refused(o) for o in outcomes]
 
     async def extend_many(
         self, leases: Iterable[AsyncLease], ttl: Seconds | None = None

@@ -10,14 +10,14 @@ from redlock_cluster.core.resource import Resource, resource_text
 from redlock_cluster.core.timing import Seconds
 from redlock_cluster.core.token import Token
 from redlock_cluster.core.votes import ServerVote, Vote
-from redlock_cluster.engine.engine import Engine
-from redlock_cluster.engine.operation import outcome
-from redlock_cluster.errors import RedlockError
+from redlock_cluster.engine.engine import INHERITED, Engine
+from redlock_cluster.errors import NotHeld
 from redlock_cluster.handles.unique import Unique
 from redlock_cluster.results import Lost, Ok, Refused, value_of
 
 __all__ = [
     "AsyncLease",
+    "AsyncLeaseKeeper",
     "HeldLease",
     "Lease",
     "LeaseKeeper",
@@ -38,8 +38,8 @@ class HeldLease(Unique):
 
     instead = "pass lease.token: whoever has it can extend and release"
 
-    def __init__(self, engine: Engine, record: LeaseRecord) -> None:
-        self._engine, self._record = engine, record
+    _engine: Engine
+    _record: LeaseRecord
 
     @property
     def resource(self) -> str:
@@ -90,18 +90,26 @@ class HeldLease(Unique):
         return f"<{type(self).__name__} {self.resource!r} {self.state.value}, {self.remaining:.3f} s left>"
 
 
+class AsyncLeaseKeeper(Protocol):
+    """What an asyncio lease asks of the supervisor that made it."""
+
+    async def extend(self, resource: Resource, lease: AsyncLease | str, ttl: Seconds) -> Ok[AsyncLease] | Lost:
+        """As `AsyncSupervisor.extend`."""
+
+    async def unlock(self, resource: Resource, lease: AsyncLease | str) -> Ok[None] | Lost:
+        """As `AsyncSupervisor.unlock`."""
+
+
 class AsyncLease(HeldLease):
     """A lock that was acquired. Made by supervisors and mutexes, for one event loop.
 
     It is `valid` until its time has run out by this machine's clock, or it was released or found to be lost.
     """
 
-    __slots__ = ()
+    __slots__ = ("_supervisor",)
 
-    @property
-    def outlived(self) -> bool:
-        """Whether the supervisor that made it was closed since: then another life of that one knows its token alone."""
-        return self._engine.closed
+    def __init__(self, supervisor: AsyncLeaseKeeper, engine: Engine, record: LeaseRecord) -> None:
+        self._supervisor, self._engine, self._record = supervisor, engine, record
 
     async def extend(self, ttl: Seconds | None = None) -> None:
         """Gives the lease a new ttl from now.
@@ -111,11 +119,8 @@ class AsyncLease(HeldLease):
         Raises LeaseLost when it is over, NotHeld when it was released, QuorumUnavailable when too few servers
         answered (it then stays valid as long as it was), ValueError or TypeError for a ttl that can't be.
         """
-        engine, record = self._engine, self._record
-        extension = engine.extend(record.resource, record, self.ttl if ttl is None else ttl)
-        extended = await outcome(extension, engine.loop)
-        if isinstance(extended, RedlockError):
-            raise extended
+        self._require_own()
+        value_of(await self._supervisor.extend(self._record.resource, self, self.ttl if ttl is None else ttl))
 
     async def release(self) -> None:
         """Gives the lock back.
@@ -123,10 +128,12 @@ class AsyncLease(HeldLease):
         Raises LeaseLost when it was over before, NotHeld when it was released before, QuorumUnavailable when too few
         servers answered to know (it is released on those that are away when they return).
         """
-        engine, record = self._engine, self._record
-        error = await outcome(engine.release(record.resource, record), engine.loop)
-        if error is not None:
-            raise error
+        self._require_own()
+        value_of(await self._supervisor.unlock(self._record.resource, self))
+
+    def _require_own(self) -> None:
+        if self._engine.forked:
+            raise NotHeld(INHERITED)
 
 
 class LeaseKeeper(Protocol):
@@ -148,7 +155,7 @@ class Lease(HeldLease):
     __slots__ = ("_supervisor",)
 
     def __init__(self, supervisor: LeaseKeeper, engine: Engine, record: LeaseRecord) -> None:
-        self._supervisor, self._engine, self._record = supervisor, engine, record  # a call less than by super()
+        self._supervisor, self._engine, self._record = supervisor, engine, record
 
     def extend(self, ttl: Seconds | None = None) -> None:
         """Gives the lease a new ttl from now.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from types import TracebackType
 from typing import Generic, Protocol, TypeVar
 
@@ -14,7 +14,7 @@ from redlock_cluster.core.timing import Seconds
 from redlock_cluster.errors import Contended, NotHeld, QuorumUnavailable, RedlockError
 from redlock_cluster.handles.lease import AsyncLease, HeldLease, Lease
 from redlock_cluster.handles.unique import Unique
-from redlock_cluster.results import Lost, Ok, Refused, value_of
+from redlock_cluster.results import Ok, Refused, value_of
 
 __all__ = ["AsyncMutex", "LockHandle", "Mutex"]
 
@@ -58,12 +58,6 @@ class AsyncLocker(Protocol):
     async def lock(self, resource: Resource, ttl: Seconds, *, wait: Wait) -> Ok[AsyncLease] | Refused:
         """As `AsyncSupervisor.lock`."""
 
-    async def extend(self, resource: Resource, lease: AsyncLease, ttl: Seconds) -> Ok[AsyncLease] | Lost:
-        """As `AsyncSupervisor.extend`."""
-
-    async def unlock(self, resource: Resource, lease: AsyncLease) -> Ok[None] | Lost:
-        """As `AsyncSupervisor.unlock`."""
-
 
 class AsyncMutex(LockHandle[AsyncLease]):
     """A lock to be: `async with` acquires and releases it. One handle for each use; makers are supervisors."""
@@ -95,19 +89,11 @@ class AsyncMutex(LockHandle[AsyncLease]):
 
     async def extend(self, ttl: Seconds | None = None) -> None:
         """Gives the lease a new ttl from now; left out, the one it has. Raises as `AsyncLease.extend`."""
-        lease = self._held()
-        value_of(await self._supervisor.extend(self._resource, lease, lease.ttl if ttl is None else ttl))
+        await self._held().extend(ttl)
 
     async def release(self) -> None:
         """Gives the lock back. Raises as `AsyncLease.release`, NotHeld when nothing was acquired."""
-        await self._releasing(self._held())
-
-    def _releasing(self, lease: AsyncLease) -> Coroutine[object, object, None]:
-        """Releases a lease, also if the supervisor was closed and started since then."""
-        return self._unlock(lease) if lease.outlived else lease.release()
-
-    async def _unlock(self, lease: AsyncLease) -> None:
-        value_of(await self._supervisor.unlock(self._resource, lease))
+        await self._held().release()
 
     async def __aenter__(self) -> AsyncLease:
         """Acquires. Raises Contended or QuorumUnavailable when that fails."""
@@ -121,7 +107,7 @@ class AsyncMutex(LockHandle[AsyncLease]):
         if lease.state is LeaseState.RELEASED:
             return
         try:
-            await self._releasing(lease)
+            await lease.release()
         except RedlockError as problem:
             _complain(problem, error)
 

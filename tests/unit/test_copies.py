@@ -111,7 +111,7 @@ def unique() -> Iterator[tuple[object, str]]:
     record = LeaseRecord("r", b"k", Token(b"t"), EXCLUSIVE, 1000, 1.0, 1, None, None)
     engine: Any = Engine()
     supervisor, on_loop = Supervisor(OPTIONS), AsyncSupervisor(OPTIONS)
-    for lease in (Lease(supervisor, engine, record), AsyncLease(engine, record)):
+    for lease in (Lease(supervisor, engine, record), AsyncLease(supervisor, engine, record)):
         yield lease, r"pass lease\.token"
     for maker in (supervisor, on_loop, DefaultSupervisor(), AsyncDefaultSupervisor()):
         yield maker, "make one in each process"

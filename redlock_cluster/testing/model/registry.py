@@ -30,7 +30,6 @@ def command(
     all_keys: bool = False,
     scriptable: bool = True,
     known: Callable[[ModelVersion], bool] = lambda version: True,
-    grows: bool = False,
 ) -> Callable[[Run], Run]:
     """Adds a function to the table under that name; the arguments are those of `Command`."""
 
