@@ -76,10 +76,6 @@ _ASKED: Final = (_RELEASING, _UNRELEASED, _RELEASED)
 
 _NEVER: Final = float("inf")
 
-# Of the newest extension of a record: its start, the validity that it may give, and when it was decided. One value, so
-# that other threads see all of it or nothing.
-_NO_EXTENSION: Final = (-_NEVER, -_NEVER, -_NEVER)
-
 _SHOWN: Final = (
     LeaseState.HELD,
     LeaseState.UNKNOWN,
@@ -193,7 +189,9 @@ class LeaseRecord:
         self.deleted = self.doubtful = 0
         self._state = _HELD
         self._aliases: Callable[[], Aliases | None] | None = None
-        self._asked = _NO_EXTENSION
+        # Its newest extension: the start, the validity that it may give, and when it was decided. One value, so that
+        # other threads see all of it or nothing.
+        self._asked: tuple[float, float, float] | None = None
 
     # --- what is known of it ---------------------------------------------------------------------------------------
 
@@ -203,11 +201,11 @@ class LeaseRecord:
         if aliases is None:
             return self._state, self.valid_until
         records, newest = aliases.records, self._newest()
-        state, end, (begun, _, _) = max(record._state for record in records), newest.valid_until, newest._asked
+        state, end, begun = max([record._state for record in records]), newest.valid_until, newest._begun()
         for record in records:
-            _, validity, decided_at = record._asked
-            if record is not newest and decided_at > begun:
-                end = min(end, begun + validity)
+            asked = record._asked
+            if record is not newest and asked is not None and asked[2] > begun:
+                end = min(end, begun + asked[1])
         return (newest._state if state < _RELEASING else state), end
 
     def _newest(self) -> LeaseRecord:
@@ -216,9 +214,14 @@ class LeaseRecord:
         if aliases is not None:
             newest = aliases.records[0]
             for record in aliases.records:
-                if record._asked[0] > newest._asked[0]:
+                if record._begun() > newest._begun():
                     newest = record
         return newest
+
+    def _begun(self) -> float:
+        """When its newest extension was begun; before all others if there was none."""
+        asked = self._asked
+        return -_NEVER if asked is None else asked[0]
 
     def _at(self, now: float) -> int:
         """The same at a moment: validity may have run out."""
@@ -259,7 +262,7 @@ class LeaseRecord:
     def kept_longest_ms(self) -> int:
         """The longest ttl that a server may have taken for it from any alias, milliseconds."""
         aliases = self.aliases
-        return self.longest_ms if aliases is None else max(record.longest_ms for record in aliases.records)
+        return self.longest_ms if aliases is None else max([record.longest_ms for record in aliases.records])
 
     @property
     def ballot(self) -> Ballot | None:
@@ -309,13 +312,14 @@ class LeaseRecord:
         if self._state == _HELD:
             self.valid_until, self.ttl_ms, self.extension = valid_until, ttl_ms, ballot
         if outcome is not Outcome.UNKNOWN:  # else servers may execute it even later
-            self._asked = (*self._asked[:2], now)
+            asked = self._asked
+            self._asked = None if asked is None else (asked[0], asked[1], now)
 
     # --- release ---------------------------------------------------------------------------------------------------
 
     def begin_release(self, now: float) -> bool:
         """Mark that its release was asked for. Returns False when the lease had ended before."""
-        state, end = self._known()
+        state, end = (self._state, self.valid_until) if self._aliases is None else self._known()
         self._state = _ON_RELEASE_ASKED[state if now < end else _ON_EXPIRY[state]]
         return self._state in (_RELEASING, _UNRELEASED)
 
