@@ -24,7 +24,7 @@ from redlock_cluster.wire.connection import Connection
 from redlock_cluster.wire.keeper import Keeper
 from redlock_cluster.wire.ports import Clock
 
-__all__ = ["AT_ONCE", "MOST_BYTES", "PendingRelease", "PendingReleases"]
+__all__ = ["AT_ONCE", "BYTES_AT_ONCE", "MOST_BYTES", "PendingRelease", "PendingReleases"]
 
 _log = logging.getLogger(__name__)
 
@@ -34,7 +34,9 @@ MOST_BYTES = 8 << 20
 AT_ONCE = 1000
 """Releases that are looked at in one turn of the loop, which takes some milliseconds."""
 
-_BYTES_AT_ONCE: Final = 1 << 20
+BYTES_AT_ONCE = 1 << 20
+"""The same of what they say: names may be long."""
+
 _NEVER: Final = float("inf")
 _OVERHEAD: Final = 450  # bytes of memory that one takes besides its key and its token
 
@@ -211,7 +213,7 @@ class PendingReleases:
                     continue
                 pending.send(connection)
                 size += pending.size
-                if size > _BYTES_AT_ONCE:
+                if size > BYTES_AT_ONCE:
                     break
         return looked_at
 

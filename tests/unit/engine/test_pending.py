@@ -111,7 +111,7 @@ async def test_a_new_connection_serves_once_every_part_has_been_sent(monkeypatch
 
 
 async def test_long_names_are_sent_in_parts_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pending, "_BYTES_AT_ONCE", 100_000)
+    monkeypatch.setattr(pending, "BYTES_AT_ONCE", 100_000)
     async with Group(1) as group:
         away(group)
         for number in range(5):
