@@ -70,7 +70,13 @@ MUTANTS = (
     Mutant(
         "common",
         "an answer that differs counts as what the others of its flight say",
-        (Edit("wire/flight.py", "if offset not in self.alone and not _as_foreseen(reply, text):", "if False:"),),
+        (
+            Edit(
+                "wire/flight.py",
+                "if offset not in self.alone and (keeper.refusals or not _as_foreseen(reply, text)):",
+                "if False:",
+            ),
+        ),
     ),
     Mutant(
         "alone",
