@@ -136,9 +136,11 @@ def test_a_refused_copy_of_a_mutex_leaves_its_lease_alone() -> None:
     supervisor.let_go = let_go.append  # type: ignore[method-assign]
     record = LeaseRecord("r", b"k", Token(b"t"), EXCLUSIVE, 1000, 1.0, 1, None, None)
     mutex = supervisor.mutex("r", 10)
-    mutex.keep(Lease(supervisor, engine, record))  # type: ignore[arg-type]
+    lease = Lease(supervisor, engine, record)  # type: ignore[arg-type]
+    mutex.lease, mutex._inside = lease, True
     for way in (copy.copy, copy.deepcopy):
         with pytest.raises(TypeError):
             way(mutex)
     assert let_go == []
-    mutex.keep(None)
+    del mutex
+    assert let_go == [lease]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from itertools import pairwise
 
 import pytest
@@ -34,7 +33,7 @@ def waiting(group: Group) -> tuple[int, int]:
 
 
 def told(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    return [record.getMessage() for record in caplog.records if record.name == pending.__name__]
 
 
 def released(commands: list[list[bytes]]) -> list[bytes]:
