@@ -13,6 +13,7 @@ RedlockError
 from __future__ import annotations
 
 from redlock_cluster.core.lease_record import LossReason
+from redlock_cluster.core.text import cut
 from redlock_cluster.core.votes import ServerVote
 
 __all__ = [
@@ -79,7 +80,7 @@ class _QuorumError(RedlockError):
         if not self.votes:
             return self.message
         votes = "; ".join(map(str, self.votes))
-        return f"{self.message} [group {self.group}, {self.elapsed * 1000:.1f} ms: {votes}]"
+        return f"{self.message} [group {cut(self.group)}, {self.elapsed * 1000:.1f} ms: {votes}]"
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.message, self.resource, self.group, self.votes, self.elapsed)

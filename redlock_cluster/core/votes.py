@@ -5,6 +5,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from redlock_cluster.core.text import cut
+
 __all__ = ["ServerVote", "Vote"]
 
 
@@ -34,6 +36,7 @@ class ServerVote:
     detail: str = ""
 
     def __str__(self) -> str:
+        name = cut(self.server)
         if self.vote is None:
-            return f"{self.server} {self.detail or 'no answer yet'}"
-        return f"{self.server} {self.vote.value} ({self.detail})" if self.detail else f"{self.server} {self.vote.value}"
+            return f"{name} {self.detail or 'no answer yet'}"
+        return f"{name} {self.vote.value} ({self.detail})" if self.detail else f"{name} {self.vote.value}"

@@ -32,6 +32,7 @@ from redlock_cluster.core.mode import Command, LockMode
 from redlock_cluster.core.resource import Resource, resource_text
 from redlock_cluster.core.retry import NEVER, Limit, RetryPolicy
 from redlock_cluster.core.tally import AcquisitionTally, Standing
+from redlock_cluster.core.text import quoted
 from redlock_cluster.core.timing import Terms
 from redlock_cluster.engine.group import Group
 from redlock_cluster.engine.pending import PendingRelease
@@ -298,9 +299,9 @@ class Acquisition(Decision):
         if tally.standing is Standing.UNAVAILABLE:
             late = tally.granted.bit_count() >= tally.quorum
             why = "the quorum came too late" if late else "too many servers of its group did not vote"
-            return QuorumUnavailable(f"{resource!r} is not locked: {why}", *attempt.context(self._resource))
+            return QuorumUnavailable(f"{quoted(resource)} is not locked: {why}", *attempt.context(self._resource))
         why = "somebody holds it" if tally.standing is Standing.HELD else "contenders split the vote"
-        return Contended(f"{resource!r} is not locked: {why}", *attempt.context(self._resource))
+        return Contended(f"{quoted(resource)} is not locked: {why}", *attempt.context(self._resource))
 
 
 class Retries:

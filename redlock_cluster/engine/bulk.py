@@ -12,6 +12,7 @@ from redlock_cluster.core.exclusive import EXCLUSIVE
 from redlock_cluster.core.lease_record import LeaseRecord
 from redlock_cluster.core.resource import Resource, resource_bytes, resource_text
 from redlock_cluster.core.retry import ONCE
+from redlock_cluster.core.text import quoted
 from redlock_cluster.core.timing import Seconds
 from redlock_cluster.engine.acquire import Acquisition
 from redlock_cluster.engine.engine import Engine
@@ -195,5 +196,5 @@ def _require_distinct(keys: Sequence[bytes], resources: Sequence[Resource]) -> N
         seen = set[bytes]()
         for key, resource in zip(keys, resources, strict=True):
             if key in seen:
-                raise ValueError(f"{resource_text(resource)!r} occurs twice in one batch")
+                raise ValueError(f"{quoted(resource_text(resource))} occurs twice in one batch")
             seen.add(key)

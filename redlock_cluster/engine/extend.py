@@ -25,6 +25,7 @@ from redlock_cluster.core.replies import ErrorReply
 from redlock_cluster.core.resource import Resource, resource_text
 from redlock_cluster.core.retry import NEVER
 from redlock_cluster.core.tally import Outcome
+from redlock_cluster.core.text import quoted
 from redlock_cluster.core.timing import Terms
 from redlock_cluster.core.token import Token
 from redlock_cluster.engine.comparison import Comparison
@@ -157,12 +158,12 @@ class Extension(Decision):
         if record.state(now) is LeaseState.LOST:
             reason, rest = record.loss(now)
             if self._foreign:
-                return LeaseLost(f"{name!r} is not held by this token", name, group, *context, reason=reason)
+                return LeaseLost(f"{quoted(name)} is not held by this token", name, group, *context, reason=reason)
             release_unheard(self._group, record)
-            return LeaseLost(f"the lease on {name!r} is lost: {rest}", name, group, *context, reason=reason)
+            return LeaseLost(f"the lease on {quoted(name)} is lost: {rest}", name, group, *context, reason=reason)
         if record.release_asked:
-            return NotHeld(f"{name!r} was released", name, group, *context)
-        return QuorumUnavailable(f"whether the lease on {name!r} was extended is unknown", name, group, *context)
+            return NotHeld(f"{quoted(name)} was released", name, group, *context)
+        return QuorumUnavailable(f"whether the lease on {quoted(name)} was extended is unknown", name, group, *context)
 
 
 def unknown_lease(group: Group, resource: Resource, key: bytes, token: Token, mode: LockMode) -> LeaseRecord:

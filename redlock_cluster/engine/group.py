@@ -7,6 +7,7 @@ import logging
 
 from redlock_cluster.core.decision import Decision
 from redlock_cluster.core.tally import quorum_of
+from redlock_cluster.core.text import cut
 from redlock_cluster.core.timing import Timing
 from redlock_cluster.core.token import Token, Tokens
 from redlock_cluster.engine.pending import PendingReleases
@@ -97,7 +98,7 @@ class Group:
         every round fills no log."""
         if self._told and self.available:
             self._told = False
-            _log.warning("group %s has a quorum of servers now", self.name)
+            _log.warning("group %s has a quorum of servers now", cut(self.name))
 
     def _changed(self) -> None:
         """Something about the servers has changed: look at the end of the turn, when what belongs to it has, too."""
@@ -115,7 +116,7 @@ class Group:
     def _tell(self, what: str) -> None:
         self._told = True
         why = "; ".join(f"{pool.name}: {pool.why}" for pool in self.pools if not pool.able)
-        _log.warning("group %s %s (%s)", self.name, what, why)
+        _log.warning("group %s %s (%s)", cut(self.name), what, why)
 
     @property
     def available(self) -> bool:

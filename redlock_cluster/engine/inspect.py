@@ -10,6 +10,7 @@ from redlock_cluster.core.dialect import Dialect
 from redlock_cluster.core.mode import Command, LockMode
 from redlock_cluster.core.resource import Resource, resource_text
 from redlock_cluster.core.tally import InspectionTally, Standing
+from redlock_cluster.core.text import quoted
 from redlock_cluster.engine.group import Group
 from redlock_cluster.engine.round import Round
 from redlock_cluster.errors import QuorumUnavailable
@@ -82,5 +83,5 @@ class Inspection(Round[InspectionTally]):
             return True
         if tally.standing is Standing.WON or (tally.standing is Standing.SPLIT and not tally.may_be_held()):
             return False
-        text = f"whether {resource_text(self._resource)!r} is locked is unknown"
+        text = f"whether {quoted(resource_text(self._resource))} is locked is unknown"
         return QuorumUnavailable(text, *self.context(self._resource))

@@ -19,6 +19,7 @@ from typing import Final
 from redlock_cluster.core.lease_record import LeaseRecord
 from redlock_cluster.core.mode import FOR, LockMode
 from redlock_cluster.core.replies import ErrorReply
+from redlock_cluster.core.text import cut
 from redlock_cluster.core.token import Token
 from redlock_cluster.wire.connection import Connection
 from redlock_cluster.wire.keeper import Keeper
@@ -172,7 +173,7 @@ class _Waiting:
         if not self.told:
             self.told = True
             text = "more releases by token wait for %s than are kept: the oldest keys stay there until their ttl"
-            _log.warning(text, keeper.name)
+            _log.warning(text, cut(keeper.name))
 
     def __len__(self) -> int:
         return len(self.known) + len(self.bare)

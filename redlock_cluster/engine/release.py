@@ -20,6 +20,7 @@ from redlock_cluster.core.lease_record import LeaseRecord, LeaseState
 from redlock_cluster.core.mode import ABSENT, AGAINST, FOR, Answer, Command, LockMode
 from redlock_cluster.core.resource import Resource, resource_text
 from redlock_cluster.core.tally import ComparisonTally, Outcome
+from redlock_cluster.core.text import quoted
 from redlock_cluster.core.token import Token
 from redlock_cluster.engine.comparison import Comparison
 from redlock_cluster.engine.group import Group
@@ -128,9 +129,9 @@ class Release(Comparison):
         error: RedlockError
         context = self.context(self._resource)
         if self.outcome is Outcome.GONE:
-            error = LeaseLost(f"{context[0]!r} was no longer held when it was released", *context)
+            error = LeaseLost(f"{quoted(context[0])} was no longer held when it was released", *context)
         else:
-            error = QuorumUnavailable(f"whether {context[0]!r} was released is unknown", *context)
+            error = QuorumUnavailable(f"whether {quoted(context[0])} was released is unknown", *context)
         _log.debug("%s", error)
         return error
 
@@ -143,10 +144,10 @@ def begin_release(group: Group, resource: Resource, record: LeaseRecord) -> Oper
         return Release(group, resource, record.key, record.token, record.mode, patience, record).begin()
     name = resource_text(resource)
     if record.state(now) is not LeaseState.LOST:
-        return Settled(NotHeld(f"{name!r} was released before", name, group.name))
+        return Settled(NotHeld(f"{quoted(name)} was released before", name, group.name))
     release_unheard(group, record)
     reason, rest = record.loss(now)
-    text = f"the lease on {name!r} had ended before its release: {rest}"
+    text = f"the lease on {quoted(name)} had ended before its release: {rest}"
     error = LeaseLost(text, name, group.name, reason=reason)
     _log.debug("%s", error)
     return Settled(error)

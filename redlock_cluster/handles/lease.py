@@ -7,6 +7,7 @@ from typing import Protocol
 
 from redlock_cluster.core.lease_record import LeaseRecord, LeaseState
 from redlock_cluster.core.resource import Resource, resource_text
+from redlock_cluster.core.text import quoted
 from redlock_cluster.core.timing import Seconds
 from redlock_cluster.core.token import Token
 from redlock_cluster.core.votes import ServerVote, Vote
@@ -87,7 +88,7 @@ class HeldLease(Unique):
         return self._engine.votes(self._record)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.resource!r} {self.state.value}, {self.remaining:.3f} s left>"
+        return f"<{type(self).__name__} {quoted(self.resource)} {self.state.value}, {self.remaining:.3f} s left>"
 
 
 class AsyncLeaseKeeper(Protocol):
@@ -183,7 +184,7 @@ def records(engine: Engine, leases: Iterable[HeldLease]) -> list[LeaseRecord]:
         if not isinstance(lease, HeldLease):
             raise TypeError(f"a batch takes leases, not {type(lease).__name__}")
         if lease._engine is not engine:
-            raise ValueError(f"the lease on {lease.resource!r} was made by another supervisor")
+            raise ValueError(f"the lease on {quoted(lease.resource)} was made by another supervisor")
         found.append(lease._record)
     return found
 

@@ -10,6 +10,7 @@ from typing import Generic, Protocol, TypeVar
 from redlock_cluster.core.lease_record import LeaseState
 from redlock_cluster.core.resource import Resource, resource_bytes, resource_text
 from redlock_cluster.core.retry import Wait, wait_seconds
+from redlock_cluster.core.text import quoted
 from redlock_cluster.core.timing import Seconds
 from redlock_cluster.errors import Contended, NotHeld, QuorumUnavailable, RedlockError
 from redlock_cluster.handles.lease import AsyncLease, HeldLease, Lease
@@ -48,7 +49,7 @@ class LockHandle(Unique, Generic[Held]):
     def _held(self) -> Held:
         if self.lease is None:
             resource = resource_text(resource_bytes(self._resource))
-            raise NotHeld(f"this handle for {resource!r} has not acquired anything", resource)
+            raise NotHeld(f"this handle for {quoted(resource)} has not acquired anything", resource)
         return self.lease
 
 

@@ -19,6 +19,7 @@ from typing import Final
 from hiredis import pack_command
 
 from redlock_cluster.core.replies import ErrorReply
+from redlock_cluster.core.text import cut
 from redlock_cluster.core.timing import Interval
 from redlock_cluster.options import DeploymentOptions, ServerOptions
 from redlock_cluster.options.credentials import Login
@@ -172,7 +173,7 @@ class Keeper:
         self.refusals[kind] = text
         if self.refusal != self.last_error:
             self.last_error = self.refusal
-            _log.info("%s refuses commands: %s", self.name, self.refusal)
+            _log.info("%s refuses commands: %s", cut(self.name), self.refusal)
         if news:
             self.since = self._clock()
             self._changed()
@@ -292,9 +293,9 @@ class Keeper:
         self._changed()
         self._broken.clear()
         self.attempted.set()
-        _log.info("connected to %s (%s)", self.name, facts.version or "version unknown")
+        _log.info("connected to %s (%s)", cut(self.name), facts.version or "version unknown")
         if facts.warning:
-            _log.warning("%s: %s", self.name, facts.warning)
+            _log.warning("%s: %s", cut(self.name), facts.warning)
 
     def _require_other_than_the_rest(self, facts: Facts) -> None:
         """One server at two addresses would vote twice. What was connected to before says nothing: servers move."""
@@ -302,7 +303,7 @@ class Keeper:
             known = "" if other.connection is None or other.facts is None else other.facts.run_id
             if known and known == facts.run_id and other.index != self.index:
                 raise ConnectionFailed(
-                    f"it is the same server as {other.name} (equal run ids); a group needs servers of their own"
+                    f"it is the same server as {cut(other.name)} (equal run ids); a group needs servers of their own"
                 )
 
     def _lost(self, connection: Connection) -> None:
@@ -313,7 +314,7 @@ class Keeper:
             self.since = self._clock()
             self._changed()
             self._broken.set()
-            _log.info("lost the connection to %s: %s", self.name, connection.reason)
+            _log.info("lost the connection to %s: %s", cut(self.name), connection.reason)
 
     def _failed(self, error: Exception) -> None:
         text = str(error) or type(error).__name__
@@ -321,7 +322,7 @@ class Keeper:
             still = getattr(error.__cause__, "__notes__", ())
             text = ": still ".join(("no connection within the connect timeout", *still[:1]))
         if text != self.error:
-            _log.info("can't connect to %s: %s", self.name, text)
+            _log.info("can't connect to %s: %s", cut(self.name), text)
             self.error = self.last_error = text
             self._changed()
 

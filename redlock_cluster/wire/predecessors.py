@@ -13,6 +13,7 @@ from typing import Final
 from hiredis import pack_command
 
 from redlock_cluster.core.replies import ErrorReply
+from redlock_cluster.core.text import cut
 from redlock_cluster.wire.connection import Connection
 from redlock_cluster.wire.handshake import Facts
 
@@ -62,7 +63,9 @@ class Predecessors:
         if refusal is not None:
             self.may_still_land = True
             _log.warning(
-                "%s refused CLIENT KILL (%s): what is in flight there is released once more", self._name, refusal
+                "%s refused CLIENT KILL (%s): what is in flight there is released once more",
+                cut(self._name),
+                refusal,
             )
 
 

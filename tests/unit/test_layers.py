@@ -147,7 +147,7 @@ def test_the_wire_knows_no_locks(path: Path) -> None:
     assert sorted(words & LOCK_WORDS) == []
     assert {part_of(name) for name in own(path)} <= {"wire", "core", "options"}
     modules = {name.rpartition(".")[2] for name in own(path) if part_of(name) == "core"}
-    assert modules <= {"decision", "dialect", "replies", "timing"}
+    assert modules <= {"decision", "dialect", "replies", "text", "timing"}
 
 
 @pytest.mark.parametrize("path", sources("threads"), ids=lambda path: path.name)

@@ -165,6 +165,8 @@ class Group:
             "retry_interval": "1ms",
             **options,
         }
+        if "cluster" in options:
+            del settings["servers"]
         ports = Ports(clock or asyncio.get_running_loop().time, dial=self._dial, entropy=entropy or Entropy())
         self.supervisor = AsyncSupervisor.over(Deployments(load_options(settings), ports), "default")
 
