@@ -8,10 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from decimal import Decimal
+from numbers import Integral, Real
+from operator import index
+from typing import SupportsFloat
 
-__all__ = ["MAX_TTL_MS", "Interval", "Seconds", "Terms", "Timing", "seconds"]
+__all__ = ["MAX_TTL_MS", "Interval", "Seconds", "Terms", "Timing", "as_float", "seconds"]
 
-Seconds = float | timedelta
+Seconds = SupportsFloat | timedelta
+"""A duration argument: seconds as any real number (also `Decimal`, `Fraction`, numpy's), or a timedelta."""
 
 MAX_TTL_MS = 100 * 366 * 24 * 3600 * 1000  # a century; servers refuse what overflows their clock
 _GRAIN = 0.002  # servers expire keys with a grain of 1 ms, Redis since 7.4 one early, and clocks read with another
@@ -26,7 +31,7 @@ def seconds(value: object, name: str) -> float:
         raise ValueError(f"{name} is a number of seconds or a timedelta, not a bool")
     if isinstance(value, (int, float)):
         try:
-            duration = value if isinstance(value, float) else float(value)
+            duration = value if type(value) is float else float(value)
         except OverflowError:
             raise ValueError(f"{name} is beyond all measure") from None
         if duration != duration:  # noqa: PLR0124  math.isnan takes as long as all the rest
@@ -34,7 +39,31 @@ def seconds(value: object, name: str) -> float:
         return duration
     if isinstance(value, timedelta):
         return value.total_seconds()
-    raise TypeError(f"{name} is a number of seconds or a timedelta, not {type(value).__name__}")
+    try:
+        number = as_float(value)
+    except TypeError:
+        raise TypeError(f"{name} is a number of seconds or a timedelta, not {type(value).__name__}") from None
+    except OverflowError:
+        raise ValueError(f"{name} is beyond all measure") from None
+    except ValueError:
+        raise ValueError(f"{name} is not a number") from None
+    return seconds(number, name)
+
+
+def as_float(value: object) -> float:
+    """Any real number as a float.
+
+    Raises TypeError for what is none, OverflowError for one that no float can hold, ValueError for a signalling NaN.
+    """
+    if isinstance(value, bool):
+        raise TypeError("a bool is no number")
+    if isinstance(value, (int, float)):
+        return float(value)
+    if isinstance(value, Integral):
+        return float(index(value))  # refuses numpy's timedelta64, which counts as an integer and has a unit
+    if isinstance(value, (Real, Decimal)):
+        return float(value)
+    raise TypeError(f"{type(value).__name__} is no number")
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,7 @@ class AsyncMutex(LockHandle[AsyncLease]):
         super().__init__(resource, ttl, wait)
         self._supervisor = supervisor
 
-    async def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:
+    async def acquire(self, blocking: bool = True, timeout: Seconds | None = None) -> bool:
         """Acquires as `threading.Lock` does: false when somebody else kept it all the time.
 
         timeout: seconds; -1 for ever; None what the handle was made with. Not blocking: one attempt.
@@ -139,7 +139,7 @@ class Mutex(LockHandle[Lease]):
         super().__init__(resource, ttl, wait)
         self._supervisor = supervisor
 
-    def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:
+    def acquire(self, blocking: bool = True, timeout: Seconds | None = None) -> bool:
         """Acquires as `threading.Lock` does: false when somebody else kept it all the time.
 
         timeout: seconds; -1 for ever; None what the handle was made with. Not blocking: one attempt.
@@ -201,7 +201,7 @@ class Mutex(LockHandle[Lease]):
             self._supervisor.let_go(self.lease)
 
 
-def _acquire_wait(wait: Wait, blocking: bool, timeout: float | None) -> Wait:
+def _acquire_wait(wait: Wait, blocking: bool, timeout: Seconds | None) -> Wait:
     """The wait that a mutex's `acquire(blocking, timeout)` stands for. Raises ValueError as `threading.Lock`."""
     if not blocking:
         if timeout is not None and timeout != -1:

@@ -16,6 +16,8 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 from pydantic import GetCoreSchemaHandler, SecretStr, ValidationInfo
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from redlock_cluster.core.timing import as_float
+
 FROM_FILE: Final = "from file"
 """The validation context in which a bare number for a duration is milliseconds."""
 
@@ -34,6 +36,14 @@ FLAGS: Final = {
 def wrong(text: str) -> PydanticCustomError:
     """Return the exception that a validator raises: it says what to write, never what was written."""
     return PydanticCustomError("option", text)
+
+
+def number_of(value: object) -> float | None:
+    """Return a real number as a float; None for anything else and for one that no float can hold."""
+    try:
+        return as_float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 class Kind(ABC):
@@ -116,9 +126,10 @@ class Share(Kind):
         """Return the number."""
         if isinstance(value, str) and re.fullmatch(r"\s*[0-9]*\.?[0-9]+\s*", value):
             value = float(value)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+        number = number_of(value)
+        if number is None or not 0 <= number < 1:
             raise wrong("write a number of at least 0 and less than 1")
-        return float(value)
+        return number
 
     def forms(self) -> list[dict[str, object]]:
         """Return a bounded number, or text of one or with a variable."""
@@ -139,9 +150,10 @@ class Duration(Kind):
         unit = "ms" if from_file else "s"
         if isinstance(value, str) and (match := re.fullmatch(self.pattern, value)):
             value, unit = float(match[1]), match[2] or unit
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e12:
+        number = number_of(value)
+        if number is None or not 0 < number < 1e12:
             raise wrong("write a duration above zero: milliseconds as a number, or text such as 300ms, 2s or 1.5m")
-        return {"ms": value / 1000, "s": float(value), "m": value * 60.0}[unit]
+        return {"ms": number / 1000, "s": number, "m": number * 60}[unit]
 
     def forms(self) -> list[dict[str, object]]:
         """Return a positive number, or text of one with or without unit or with a variable."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from datetime import timedelta
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any, Final
 
+import numpy
 import pytest
 
 from redlock_cluster import Err, LeaseState, Ok
@@ -21,8 +23,24 @@ pytestmark = pytest.mark.parametrize("servers", ["valkey-9"], indirect=True)
 TTLS: Final[list[Any]] = [
     *(0, 0.0, -0.0, -1, -0.5, math.nan, math.inf, -math.inf, 1e300, 10**400, -(10**400)),
     *(0.0005, 0.0009, 0.002, 5e-324, timedelta(0), timedelta(seconds=-5), timedelta(microseconds=10), timedelta.max),
+    *(Decimal("NaN"), Decimal("sNaN"), Decimal("Infinity"), Fraction(10**400), Fraction(-1, 2), numpy.float32("nan")),
 ]
-NO_TTLS: Final[list[Any]] = [True, False, "10", b"10", None, [10], 1j, ..., Decimal("1.5")]
+NUMBERS: Final[list[Any]] = [
+    *(Decimal("1.5"), Fraction(3, 2), numpy.int64(2), numpy.uint8(2), numpy.float32(1.5), numpy.float64(1.5)),
+]
+"""Durations of other types than float and int."""
+NO_TTLS: Final[list[Any]] = [
+    True,
+    False,
+    "10",
+    b"10",
+    None,
+    [10],
+    1j,
+    ...,
+    numpy.bool_(True),
+    numpy.timedelta64(5, "s"),
+]
 NO_RESOURCES: Final[list[Any]] = [None, 5, 1.5, True, ["a"], ("a",), ..., {"a": 1}]
 
 
@@ -94,7 +112,9 @@ async def test_extension_without_a_ttl_is_a_type_error_by_function(api: Api, res
     assert lease.valid
 
 
-@pytest.mark.parametrize("ttl", [0.05, 0.2, 1, 10**6, timedelta(milliseconds=500), timedelta(days=30)], ids=short)
+@pytest.mark.parametrize(
+    "ttl", [0.05, 0.2, 1, 10**6, timedelta(milliseconds=500), timedelta(days=30), *NUMBERS], ids=short
+)
 async def test_ttl_in_range_is_taken(api: Api, resource: str, ttl: Any) -> None:
     lease = await api.held(resource, ttl)
     assert lease.ttl == (ttl.total_seconds() if isinstance(ttl, timedelta) else ttl)
@@ -112,7 +132,9 @@ async def test_ttl_that_drift_eats_up_is_a_value_error(
     assert 0 < lease.remaining < more * (1 - factor)
 
 
-@pytest.mark.parametrize("wait", [-1, -0.001, math.nan, -math.inf, timedelta(seconds=-1), -(10**400)], ids=short)
+@pytest.mark.parametrize(
+    "wait", [-1, -0.001, math.nan, -math.inf, timedelta(seconds=-1), -(10**400), Decimal(-1)], ids=short
+)
 async def test_wait_out_of_range_is_a_value_error_and_sends_nothing(
     api: Api, servers: ServerGroup, resource: str, wait: Any
 ) -> None:
@@ -121,7 +143,7 @@ async def test_wait_out_of_range_is_a_value_error_and_sends_nothing(
     assert nothing_sent(record)
 
 
-@pytest.mark.parametrize("wait", [True, False, "5", "retry", b"0", [1], 1j], ids=short)
+@pytest.mark.parametrize("wait", [True, False, "5", "retry", b"0", [1], 1j, numpy.bool_(True)], ids=short)
 async def test_wait_of_another_type_is_refused_and_sends_nothing(
     api: Api, servers: ServerGroup, resource: str, wait: Any
 ) -> None:
@@ -130,7 +152,7 @@ async def test_wait_of_another_type_is_refused_and_sends_nothing(
     assert nothing_sent(record)
 
 
-@pytest.mark.parametrize("wait", [0, 0.0, 0.5, 3, timedelta(0), timedelta(seconds=2), None, 1e6], ids=short)
+@pytest.mark.parametrize("wait", [0, 0.0, 0.5, 3, timedelta(0), timedelta(seconds=2), None, 1e6, *NUMBERS], ids=short)
 async def test_wait_in_range_is_taken(api: Api, resource: str, wait: Any) -> None:
     assert await api.lock(resource, 30, wait=wait)
 

@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "errors": {"core"},
     "lua": set(),
     "core": {"core", "lua"},
-    "options": {"options", "errors"},
+    "options": {"options", "core", "errors"},
     "wire": {"wire", "core", "options"},
     "engine": {"engine", "wire", "core", "lua", "options", "errors"},
     "results": {"errors"},

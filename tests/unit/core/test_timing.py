@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from decimal import Decimal
+from fractions import Fraction
 
+import numpy
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -104,3 +107,41 @@ def test_seconds_takes_numbers_and_timedeltas_only() -> None:
         seconds(False, "wait")
     with pytest.raises(TypeError, match="wait"):
         seconds("2", "wait")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Decimal("1.5"),
+        Fraction(3, 2),
+        *(kind(1.5) for kind in (numpy.float16, numpy.float32, numpy.float64, numpy.longdouble)),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_seconds_of_any_real_number_are_a_plain_float(value: object) -> None:
+    assert seconds(value, "ttl") == 1.5
+    assert type(seconds(value, "ttl")) is float
+
+
+@pytest.mark.parametrize("kind", [numpy.int8, numpy.uint64, numpy.intp, Decimal, Fraction])
+def test_seconds_of_any_whole_number_are_a_plain_float(kind: type) -> None:
+    assert seconds(kind(7), "ttl") == 7.0
+    assert type(seconds(kind(7), "ttl")) is float
+
+
+@pytest.mark.parametrize(
+    "value", [Decimal("NaN"), Decimal("sNaN"), Fraction(10**400), numpy.float32("nan"), numpy.float64("nan")], ids=repr
+)
+def test_a_number_of_another_type_that_is_none_is_a_value_error(value: object) -> None:
+    with pytest.raises(ValueError, match="ttl is"):
+        seconds(value, "ttl")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [numpy.bool_(True), numpy.timedelta64(5, "ms"), numpy.array(1.0), numpy.complex128(1), numpy.str_("1"), 1j],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_has_no_size_in_seconds_is_a_type_error(value: object) -> None:
+    with pytest.raises(TypeError, match=f"not {type(value).__name__}"):
+        seconds(value, "ttl")

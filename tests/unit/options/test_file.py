@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import re
 import traceback
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from types import MappingProxyType
 
+import numpy
 import pytest
 from pydantic import SecretStr
 
@@ -20,7 +23,10 @@ from redlock_cluster.options.model import DeploymentEntry, DeploymentOptions, Op
 CONFIG = Path(__file__).parents[3] / "config"
 SERVERS = ["redis://a", "redis://b", "redis://c"]
 BAD_URL = "not a valid redis://, rediss:// or unix:// URL (percent-encode special characters of a password)"
-BAD_DURATIONS = [0, -1, 0.0, "0ms", "-5s", "5 h", "", "s", True, [], float("nan"), float("inf"), 10**400]
+BAD_DURATIONS = [
+    *(0, -1, 0.0, "0ms", "-5s", "5 h", "", "s", True, [], float("nan"), float("inf"), 10**400),
+    *(numpy.bool_(True), Decimal("sNaN"), Fraction(-1, 2)),
+]
 SECRET = "Hunter2Swordfish"
 
 
@@ -156,10 +162,16 @@ def test_server_is_read_from_map_or_url(node: object, expected: ServerOptions) -
     [
         (300, 0.3), (0.5, 0.0005), ("300", 0.3), ("300ms", 0.3), ("300 ms", 0.3), (" 2s ", 2.0), ("1.5 m", 90.0),
         (".5s", 0.5), ("0.25", 0.00025),
+        (Decimal("0.5"), 0.0005), (Fraction(1, 2), 0.0005), (numpy.int64(300), 0.3), (numpy.float32(0.5), 0.0005),
     ],
 )  # fmt: skip
 def test_duration_is_read_as_seconds(written: object, seconds: float) -> None:
     assert flat(server_timeout=written).server_timeout == seconds
+
+
+@pytest.mark.parametrize("share", [Decimal("0.25"), Fraction(1, 4), numpy.float64(0.25), "0.25"], ids=repr)
+def test_share_is_any_number(share: object) -> None:
+    assert flat(drift_factor=share).drift_factor == 0.25
 
 
 @pytest.mark.parametrize("name", ["retry_interval", "reconnection_interval"])
