@@ -16,7 +16,7 @@ import yaml
 
 from redlock_cluster.errors import OptionsError
 from redlock_cluster.options.build import Builder
-from redlock_cluster.options.model import Options
+from redlock_cluster.options.model import EXTENSION, Options
 from redlock_cluster.options.problems import BROKEN, Path, Problems, showable
 from redlock_cluster.options.variables import Expanded, expanded
 
@@ -159,7 +159,10 @@ def _yaml_problem(error: Exception) -> str:
 
 
 class _Plain:
-    """Copies a tree into dicts, lists and scalars, with the variables of the environment in its texts."""
+    """Copies a tree into dicts, lists and scalars, with the variables of the environment in its texts.
+
+    What stands below `x-...` at the top is left out: parts of it count where an alias or a merge puts them.
+    """
 
     def __init__(self, problems: Problems) -> None:
         self.problems = problems
@@ -185,6 +188,8 @@ class _Plain:
         copy = {}
         for name, value in node.items():
             if isinstance(name, str):
+                if not path and name.startswith(EXTENSION):
+                    continue
                 copy[name] = self.tree(value, (*path, name))
             else:
                 self.problems.report(

@@ -55,6 +55,8 @@ EXCLUSIVE: Final = (
 )
 """Options of which only one may be given."""
 NOT_NULL: Final[dict[str, object]] = {"not": {"type": "null"}}
+EXTENSION: Final = "x-"
+"""How names at the top of a file begin that are no options, as in compose files: what is below may hold anchors."""
 NAME_PATTERN: Final = r"[A-Za-z0-9_][A-Za-z0-9_ .+/-]*"
 """What deployments may be called: such names can stand in the paths of problems."""
 
@@ -286,12 +288,11 @@ def json_schema() -> dict[str, object]:
     }
     about = 'Which deployment to use when none is named. Default: the one called "default", if there is one.'
     default = {"type": ["string", "null"], "description": about}
+    extensions = {f"^{EXTENSION}": {"description": "Ignored; a place for anchors."}}
+    file = {**_map_of({"deployments": several, "default": default}), "required": ["deployments"]}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Options of redlock_cluster",
-        "anyOf": [
-            {"$ref": "#/$defs/deployment"},
-            {**_map_of({"deployments": several, "default": default}), "required": ["deployments"]},
-        ],
+        "anyOf": [{**form, "patternProperties": extensions} for form in (deployment, file)],
         "$defs": {"server": _server_schema(), "deployment": deployment},
     }

@@ -195,6 +195,60 @@ def test_merge_keys_work_and_can_be_overridden(write) -> None:
     assert (options.pool_size, options.owner, len(options.groups)) == (4, "me", 1)
 
 
+EXTENDED = """
+x-login: &login {username: locker, password: "${REDLOCK_TEST_PASSWORD}"}
+x-common: &common
+  pool_size: 2
+  server_timeout: 1s
+deployments:
+  orders:
+    <<: *common
+    servers: [{host: a, <<: *login}]
+  bills:
+    <<: *common
+    pool_size: 3
+    servers: [{host: b, <<: *login, password: other}]
+"""
+
+
+def test_parts_below_x_count_where_they_are_merged(write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDLOCK_TEST_PASSWORD", "tr0ub4dor-and-3")
+    deployments = load_options(write(EXTENDED)).deployments
+    assert deployments.keys() == {"orders", "bills"}
+    assert [(one.pool_size, one.server_timeout) for one in deployments.values()] == [(2, 1.0), (3, 1.0)]
+    servers = [one.groups[0].servers[0] for one in deployments.values()]
+    assert [one.username for one in servers] == ["locker"] * 2
+    assert [one.password.get_secret_value() for one in servers] == ["tr0ub4dor-and-3", "other"]
+
+
+def test_unset_variable_below_x_is_a_problem_where_it_is_used_only(write) -> None:
+    """The second server overrides it."""
+    assert only_problem(write(EXTENDED)) == (
+        "deployments.orders.servers[0].password",
+        "the environment variable REDLOCK_TEST_PASSWORD is not set",
+    )
+    assert flat(**{"x-login": {"password": "${REDLOCK_TEST_PASSWORD}", "owner": "${"}}) == flat()
+
+
+def test_mistakes_below_x_are_problems_of_the_yaml_only(write) -> None:
+    text = "servers: [redis://a]\nx-a: {5: {pool_size: 0}}\nx-b: {auth: Hunter2Swordfish, auth: Hunter2Swordfish}\n"
+    assert only_problem(write(text)) == ("x-b.auth", "given twice, in lines 3 and 3; keep one")
+    text = "servers: [{password: *Hunter2Swordfish}]\nx-a: &a {password: Hunter2Swordfish}\n"
+    assert only_problem(write(text))[1].startswith("not valid YAML: nothing defines the alias")
+
+
+def test_part_below_x_that_contains_itself_is_a_problem_where_it_is_used_only(write) -> None:
+    assert load_options(write("x-a: &a [*a]\nservers: [redis://a]\n")) == load_options({"servers": ["redis://a"]})
+    assert only_problem(write("x-a: &a [*a]\nservers: *a\n"))[1].startswith("nested too deeply")
+
+
+def test_bad_value_below_x_shows_no_password(write) -> None:
+    text = "x-login: &login {password: Hunter2Swordfish, port: Hunter2Swordfish}\nservers: [*login]\n"
+    path, problem = only_problem(write(text))
+    assert path == "servers[0].port"
+    assert SECRET not in problem
+
+
 def test_two_merge_keys_in_one_map_work(write) -> None:
     text = (
         "deployments:\n  a: &a {pool_size: 3, servers: [redis://a]}\n  b: &b {owner: me, servers: [redis://b]}\n"

@@ -174,6 +174,8 @@ GOOD: list[object] = [
     {"servers": SERVERS, "retry_interval": "300", "reconnection_interval_base": ".5s", "drift_factor": "0.5"},
     {"servers": SERVERS, "key_prefix": "", "owner": None, "max_retry": 0, "drift_factor": 0, "pool_size": 1000},
     {"deployments": {"orders": {"servers": SERVERS}, "a b.c/d": {"cluster": [SERVERS]}}, "default": "orders"},
+    {"servers": SERVERS, "x-": 5, "x-common": {"anything": [None, {"pool_sise": 2}]}},
+    {"deployments": {"a": {"servers": SERVERS}}, "x-common": {"pool_size": 2}},
 ]
 BAD: list[object] = [
     None,
@@ -196,6 +198,11 @@ BAD: list[object] = [
     {"deployments": {"a": {}}},
     {"deployments": {"a@b": {"servers": SERVERS}}},
     {"servers": SERVERS, "pool_sise": 2},
+    {"x-common": {"servers": SERVERS}},
+    {"servers": SERVERS, "X-common": {}},
+    {"deployments": {"a": {"servers": SERVERS, "x-common": {}}}},
+    {"cluster": [{"servers": SERVERS, "x-common": {}}]},
+    {"servers": [{"x-common": {}}]},
     {"servers": SERVERS, "pool_size": 0},
     {"servers": SERVERS, "pool_size": None},
     {"servers": SERVERS, "pool_size": 2.5},
