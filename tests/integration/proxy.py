@@ -1,8 +1,8 @@
 """What stands between a client and a server, under a test's control.
 
-`Proxy` forwards commands and replies one by one and can hold, drop, answer or cut at a chosen one, and go dark like a
-network that swallows everything. `Port` is a port where something talks that is no proper server. Both run in threads
-of their own, so a test may block or run a loop meanwhile.
+`Proxy` forwards commands and replies one by one and can hold, drop, answer or cut at a chosen one, go dark like a
+network that swallows everything, and be as slow, unsteady and narrow as `Conditions` say. `Port` is a port where
+something talks that is no proper server. Both run in threads of their own, so a test may block or run a loop meanwhile.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
+import random
 import socket
 import struct
 import threading
@@ -63,6 +64,26 @@ class Seen(NamedTuple):
     def name(self) -> bytes:
         """The command's first word in upper case."""
         return self.words[0].upper()
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What a network does to what is on its way in one direction. Bytes stay in order, as TCP keeps them.
+
+    latency: seconds, one way
+    jitter: at most so many seconds more
+    lost: share of the pieces that are lost and sent again, after `resent` seconds
+    rate: bytes a second
+    """
+
+    latency: float = 0.0
+    jitter: float = 0.0
+    lost: float = 0.0
+    resent: float = 0.2
+    rate: float = float("inf")
+
+
+GOOD = Conditions()
 
 
 @dataclass
@@ -140,6 +161,58 @@ class _Half(asyncio.Protocol):
             self.transport.abort()
 
 
+class _Path:
+    """One direction of a wire behind the proxy's rules: what `Conditions` are about.
+
+    What is sent in one turn of the loop is one piece. What is on its way arrives, even if its sender is cut off.
+    """
+
+    def __init__(self, proxy: Proxy, side: Side, far: _Half) -> None:
+        self._proxy, self._side, self._far = proxy, side, far
+        self._gathered = bytearray()
+        self._under_way: deque[bytes | None] = deque()
+        self._sent = self._due = 0.0
+
+    def carry(self, data: bytes) -> None:
+        """Sends bytes."""
+        if self._proxy.conditions[self._side] == GOOD and not (self._under_way or self._gathered):
+            self._far.write(data)
+            return
+        if not self._gathered:
+            asyncio.get_running_loop().call_soon(self._depart)
+        self._gathered += data
+
+    def end(self) -> None:
+        """Sends the end, which comes after everything else."""
+        if self._under_way or self._gathered:
+            self._depart()
+            self._put(None)
+        else:
+            self._far.close()
+
+    def _depart(self) -> None:
+        piece, self._gathered = bytes(self._gathered), bytearray()
+        if piece:
+            self._put(piece)
+
+    def _put(self, piece: bytes | None) -> None:
+        loop, now, network = asyncio.get_running_loop(), time.monotonic(), self._proxy.conditions[self._side]
+        self._sent = max(self._sent, now) + len(piece or b"") / network.rate
+        takes = network.latency + network.jitter * self._proxy.random.random()
+        if self._proxy.random.random() < network.lost:
+            takes += network.resent
+        self._due = max(self._due, self._sent + takes)
+        self._under_way.append(piece)
+        loop.call_later(self._due - now, self._arrive)
+
+    def _arrive(self) -> None:
+        piece = self._under_way.popleft()  # the first in order, whichever timer this is
+        if piece is None:
+            self._far.close()
+        else:
+            self._far.write(piece)
+
+
 @dataclass
 class _Due:
     """A reply that the client waits for; canned: it will not come from the server."""
@@ -155,6 +228,7 @@ class Wire:
         self.proxy, self.number = proxy, number
         self.client = _Half(self._from_client, self._client_lost)
         self.server = _Half(self._from_server, self._server_lost)
+        self._there, self._back = _Path(proxy, Side.COMMAND, self.server), _Path(proxy, Side.REPLY, self.client)
         self.commands: deque[tuple[Words, bytes]] = deque()
         self.replies: deque[tuple[Words, bytes]] = deque()
         self.answered: list[tuple[Words, bytes]] = []
@@ -208,19 +282,20 @@ class Wire:
     def _client_lost(self) -> None:
         self.client_closed = True
         # What is held belongs to the network now: it may still arrive. Otherwise the server hears of the end.
-        if not (self.cut_off or self.holding or self.proxy.dark):
-            self.server.close()
+        if not (self.cut_off or self.holding or Side.COMMAND in self.proxy.dark):
+            self._there.end()
 
     def _server_lost(self) -> None:
         self.server_closed = True
-        if not (self.cut_off or self.proxy.dark):
-            self.client.close()
+        if not (self.cut_off or Side.REPLY in self.proxy.dark):
+            self._back.end()
 
     def pump(self) -> None:
         """Moves on what may move."""
-        while self.commands and self.server.transport is not None and not (self.holding or self.proxy.dark):
+        dark = self.proxy.dark
+        while self.commands and self.server.transport is not None and not (self.holding or Side.COMMAND in dark):
             self._command(*self.commands[0])
-        while self.replies and not (self.holding_replies or self.proxy.dark):
+        while self.replies and not (self.holding_replies or Side.REPLY in dark):
             self._reply(*self.replies[0])
 
     def _command(self, words: Words, raw: bytes) -> None:
@@ -239,7 +314,7 @@ class Wire:
         elif act is not Act.DROP:
             self._due.append(_Due(words))
             self.proxy.forwarded.append(Seen(self.number, words))
-            self.server.write(raw)
+            self._there.carry(raw)
             if act is Act.PASS_AND_CUT:
                 self.cut_now()
 
@@ -254,7 +329,7 @@ class Wire:
             self.cut_now()
         elif act is not Act.DROP:
             self.answered.append((words, raw))
-            self.client.write(rule.answer if rule is not None and act is Act.ANSWER else raw)
+            self._back.carry(rule.answer if rule is not None and act is Act.ANSWER else raw)
             if act is Act.PASS_AND_CUT:
                 self.cut_now()
 
@@ -312,7 +387,8 @@ class Proxy:
     """A port in front of a server on this machine.
 
     seen, forwarded: commands as clients sent them, and as the server got them, over all wires in order
-    dark: nothing passes in either direction; connections are accepted all the same
+    dark: directions in which nothing passes; connections are accepted all the same
+    conditions: what happens to what passes, by direction
     """
 
     def __init__(self, upstream: int) -> None:
@@ -321,7 +397,9 @@ class Proxy:
         self.rules: list[Rule] = []
         self.seen: list[Seen] = []
         self.forwarded: list[Seen] = []
-        self.dark = False
+        self.dark: frozenset[Side] = frozenset()
+        self.conditions = dict.fromkeys(Side, GOOD)
+        self.random = random.Random(0)
         self._reservation: PortReservation = reserve_port()
         self.port = self._reservation.port
         self._listener: asyncio.AbstractServer | None = None
@@ -370,15 +448,38 @@ class Proxy:
         for wire in list(self.wires):
             wire.go()
 
-    def black_hole(self) -> None:
-        """From now on nothing passes, and nobody is told."""
-        self.dark = True
+    def black_hole(self, *sides: Side) -> None:
+        """From now on nothing passes in these directions (in both, if none is named), and nobody is told."""
+        self.dark = frozenset(sides or Side)
+
+    def weather(self, conditions: Conditions, *sides: Side) -> None:
+        """From now on what passes in these directions (in both, if none is named) meets these conditions."""
+        for side in sides or Side:
+            self.conditions[side] = conditions
+
+    @contextlib.contextmanager
+    def flapping(self, seconds: float) -> Iterator[None]:
+        """Meanwhile every wire is cut each so many seconds."""
+        loop = Loop.one().loop
+        timer: asyncio.TimerHandle | None = None
+
+        def cut() -> None:
+            nonlocal timer
+            for wire in self.wires:
+                wire.cut_now()
+            timer = loop.call_later(seconds, cut)
+
+        Loop.one().do(cut)
+        try:
+            yield
+        finally:
+            Loop.one().do(lambda: timer and timer.cancel())
 
     def light(self) -> None:
         """Everything passes again, also what was sent meanwhile."""
 
         def act() -> None:
-            self.dark = False
+            self.dark = frozenset()
             for wire in self.wires:
                 wire.pump()
                 # Ends that happened in the dark are told now.
@@ -420,7 +521,8 @@ class Proxy:
     def reset(self) -> None:
         """As it was at first: listening, without wires, rules or memory."""
         self._end_wires()
-        self.rules, self.wires, self.dark = [], [], False
+        self.rules, self.wires, self.dark = [], [], frozenset()
+        self.conditions = dict.fromkeys(Side, GOOD)
         self.seen, self.forwarded = [], []
         self.accept()
 
