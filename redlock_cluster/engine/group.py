@@ -115,7 +115,7 @@ class Group:
 
     def _tell(self, what: str) -> None:
         self._told = True
-        why = "; ".join(f"{pool.name}: {pool.why}" for pool in self.pools if not pool.able)
+        why = "; ".join(f"{cut(pool.name)}: {pool.why}" for pool in self.pools if not pool.able)
         _log.warning("group %s %s (%s)", cut(self.name), what, why)
 
     @property
