@@ -216,9 +216,8 @@ def test_parts_below_x_count_where_they_are_merged(write, monkeypatch: pytest.Mo
     deployments = load_options(write(EXTENDED)).deployments
     assert deployments.keys() == {"orders", "bills"}
     assert [(one.pool_size, one.server_timeout) for one in deployments.values()] == [(2, 1.0), (3, 1.0)]
-    servers = [one.groups[0].servers[0] for one in deployments.values()]
-    assert [one.username for one in servers] == ["locker"] * 2
-    assert [one.password.get_secret_value() for one in servers] == ["tr0ub4dor-and-3", "other"]
+    logins = [said_by(one.groups[0].servers[0].credentials) for one in deployments.values()]  # type: ignore[arg-type]
+    assert logins == [("locker", "tr0ub4dor-and-3"), ("locker", "other")]
 
 
 def test_unset_variable_below_x_is_a_problem_where_it_is_used_only(write) -> None:
