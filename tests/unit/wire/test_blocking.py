@@ -200,7 +200,9 @@ async def main():
 
 
 def run(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", HANGS + code], capture_output=True, text=True, timeout=30)
+    # Since 3.12 a fork beside other threads is warned of.
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", HANGS + code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
