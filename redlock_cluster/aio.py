@@ -15,11 +15,11 @@ from redlock_cluster.core.retry import RETRY, Wait
 from redlock_cluster.core.timing import Seconds
 from redlock_cluster.engine import bulk
 from redlock_cluster.engine.deployments import Deployments, Source
-from redlock_cluster.engine.engine import Engine
+from redlock_cluster.engine.engine import INHERITED, Engine
 from redlock_cluster.engine.operation import outcome
 from redlock_cluster.engine.status import Status
-from redlock_cluster.errors import ClosedError, RedlockError
-from redlock_cluster.handles.lease import AsyncLease, known, records
+from redlock_cluster.errors import ClosedError, NotHeld, RedlockError
+from redlock_cluster.handles.lease import AsyncLease, inherited, known, records
 from redlock_cluster.handles.mutex import AsyncMutex
 from redlock_cluster.handles.unique import Unique
 from redlock_cluster.results import Err, Lost, Ok, Refused, extended, lost, refused, released
@@ -131,6 +131,8 @@ class AsyncSupervisor(Unique):
         Returns Ok(None), Err("not_held") when it is no longer held, or Err("unavailable") when too few servers
         answered to know. Raises ValueError for a lease on another resource.
         """
+        if inherited(lease):
+            return lost(NotHeld(INHERITED))
         engine = self._ready() or await self._deployments.engine(self._name)
         release = engine.release(resource, known(engine, lease))
         if release.decided:
@@ -144,6 +146,8 @@ class AsyncSupervisor(Unique):
         Returns Ok(lease), Err("not_held") when it is no longer held, or Err("unavailable") when too few servers
         answered: the lease then stays valid as long as it was.
         """
+        if inherited(lease):
+            return lost(NotHeld(INHERITED))
         engine = await self._deployments.engine(self._name)
         extension = engine.extend(resource, known(engine, lease), ttl)
         found = await outcome(extension, engine.loop)

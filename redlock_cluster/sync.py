@@ -18,7 +18,7 @@ from redlock_cluster.engine.engine import INHERITED, Engine
 from redlock_cluster.engine.operation import Operation
 from redlock_cluster.engine.status import Status
 from redlock_cluster.errors import ClosedError, LockNotAcquired, NotHeld, QuorumUnavailable, RedlockError
-from redlock_cluster.handles.lease import Lease, abandon, abandon_result, known, records
+from redlock_cluster.handles.lease import Lease, abandon, abandon_result, inherited, known, records
 from redlock_cluster.handles.mutex import Mutex
 from redlock_cluster.handles.unique import Unique
 from redlock_cluster.options.file import load_options
@@ -157,7 +157,7 @@ class Supervisor(Unique):
             other.shared()
             return Ok(other)
 
-        if _inherited(lease):
+        if inherited(lease):
             return lost(NotHeld(INHERITED))
         binding = self._binding()
         call = OperationCall(binding.deployments, binding.name, start, then)
@@ -277,7 +277,7 @@ class Supervisor(Unique):
         return refused(outcome) if isinstance(outcome, LockNotAcquired) else Ok(Lease(self, engine, outcome))
 
     def _release(self, resource: Resource, lease: Lease | str) -> Ok[None] | Lost:
-        if _inherited(lease):
+        if inherited(lease):
             return lost(NotHeld(INHERITED))
         binding = self._binding()
         call = OperationCall(
@@ -304,7 +304,7 @@ class Supervisor(Unique):
         def all_lost(error: RedlockError) -> list[Ok[T] | Lost]:
             return [lost(error) for _ in leases]
 
-        if any(map(_inherited, leases)):
+        if any(map(inherited, leases)):
             return all_lost(NotHeld(INHERITED))
         patience = self._patience([lease._record.key for lease in leases if isinstance(lease, Lease)])
         return self._call(work, 2 * patience, all_lost, kept=kept)
@@ -355,11 +355,6 @@ def _answer(engine: Engine, locked: bool | QuorumUnavailable) -> bool:
     if isinstance(locked, bool):
         return locked
     raise locked
-
-
-def _inherited(lease: object) -> bool:
-    """Whether it is a lease of the process that this one was forked from."""
-    return isinstance(lease, Lease) and lease._engine.forked
 
 
 def _fail(error: RedlockError) -> NoReturn:

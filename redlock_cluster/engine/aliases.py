@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from threading import RLock
-from typing import Final
+from typing import ClassVar
 from weakref import WeakValueDictionary, ref
 
 from redlock_cluster.core.lease_record import Aliases, LeaseRecord
@@ -48,7 +48,7 @@ class _Process:
     """What this process knows. A signal handler may come in between, and read a token: so the lock is an RLock."""
 
     lock = RLock()
-    known: Final[WeakValueDictionary[_Name, _Aliases]] = WeakValueDictionary()
+    known: ClassVar[WeakValueDictionary[_Name, _Aliases]] = WeakValueDictionary()
 
 
 def share(group: Group, record: LeaseRecord) -> Aliases:
@@ -86,7 +86,9 @@ def alias_of(group: Group, resource: Resource, key: bytes, token: Token) -> Leas
 
 
 def _after_fork() -> None:
+    """What this process knows of the leases of its parent is not true any longer."""
     _Process.lock = RLock()  # another thread of the parent may have held it
+    _Process.known = WeakValueDictionary()
 
 
 if hasattr(os, "register_at_fork"):

@@ -11,8 +11,7 @@ from redlock_cluster.core.text import quoted
 from redlock_cluster.core.timing import Seconds
 from redlock_cluster.core.token import Token
 from redlock_cluster.core.votes import ServerVote, Vote
-from redlock_cluster.engine.engine import INHERITED, Engine
-from redlock_cluster.errors import NotHeld
+from redlock_cluster.engine.engine import Engine
 from redlock_cluster.handles.unique import Unique
 from redlock_cluster.results import Lost, Ok, Refused, value_of
 
@@ -24,6 +23,7 @@ __all__ = [
     "LeaseKeeper",
     "abandon",
     "abandon_result",
+    "inherited",
     "known",
     "records",
 ]
@@ -54,7 +54,8 @@ class HeldLease(Unique):
 
     def shared(self) -> Token:
         """The token, for others of this process: what they do with it, the lease hears of from now on."""
-        self._aliases = self._engine.share(self._record)
+        if not self._engine.forked:
+            self._aliases = self._engine.share(self._record)
         return self._record.token
 
     @property
@@ -120,7 +121,6 @@ class AsyncLease(HeldLease):
         Raises LeaseLost when it is over, NotHeld when it was released, QuorumUnavailable when too few servers
         answered (it then stays valid as long as it was), ValueError or TypeError for a ttl that can't be.
         """
-        self._require_own()
         value_of(await self._supervisor.extend(self._record.resource, self, self.ttl if ttl is None else ttl))
 
     async def release(self) -> None:
@@ -129,12 +129,7 @@ class AsyncLease(HeldLease):
         Raises LeaseLost when it was over before, NotHeld when it was released before, QuorumUnavailable when too few
         servers answered to know (it is released on those that are away when they return).
         """
-        self._require_own()
         value_of(await self._supervisor.unlock(self._record.resource, self))
-
-    def _require_own(self) -> None:
-        if self._engine.forked:
-            raise NotHeld(INHERITED)
 
 
 class LeaseKeeper(Protocol):
@@ -196,6 +191,11 @@ def known(engine: Engine, lease: HeldLease | str) -> LeaseRecord | Token:
     if isinstance(lease, str):
         return Token(lease.encode())
     raise TypeError(f"a lease or its token, a str, not {type(lease).__name__}")
+
+
+def inherited(lease: object) -> bool:
+    """Whether it is a lease of the process that this one was forked from."""
+    return isinstance(lease, HeldLease) and lease._engine.forked
 
 
 def abandon(lease: HeldLease) -> None:

@@ -258,6 +258,35 @@ def test_forked_child_locks_and_parent_is_unaffected(trio: EmbeddedCluster) -> N
     assert left_on(trio.servers) == {}
 
 
+def test_child_refuses_leases_of_its_parent_and_takes_their_tokens(trio: EmbeddedCluster) -> None:
+    check_script(
+        script("""
+        import asyncio
+        redlock = Supervisor(sys.argv[1]).start()
+        held, given = (redlock.lock(name, 30, wait=0).value for name in ("held", "given"))
+        token = given.token
+
+        async def by_asyncio():
+            async with AsyncSupervisor(sys.argv[1]) as other:
+                assert await other.unlock("held", held) == Err("not_held")
+                assert await other.extend("held", held, 10) == Err("not_held")
+                assert await other.extend("given", token, 20)
+
+        def body():
+            asyncio.run(by_asyncio())
+            assert redlock.unlock("held", held) == Err("not_held")
+            assert redlock.unlock("given", given.token) == Ok(None)
+
+        join(child(body))
+        assert redlock.unlock("held", held) == Ok(None)
+        assert redlock.unlock("given", given) == Err("not_held")
+        redlock.close()
+        """),
+        trio,
+    )
+    assert left_on(trio.servers) == {}
+
+
 def test_child_that_ends_leaves_the_parent_its_connections(trio: EmbeddedCluster) -> None:
     check_script(
         script("""

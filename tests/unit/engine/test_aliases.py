@@ -11,6 +11,7 @@ import pytest
 
 from redlock_cluster import AsyncLease, Err, LeaseLost, LeaseState, LossReason, NotHeld, Ok
 from redlock_cluster.engine import aliases
+from redlock_cluster.wire.forks import Generation
 
 from .scripted import NIL, OK, ONE, ZERO, Entropy, Group, passes, turns
 from .test_acquire import set_command
@@ -130,6 +131,26 @@ async def test_what_the_token_is_on_other_servers_or_keys_does_not_matter(elsewh
         assert await answered(other, other.supervisor.extend("r", lease.token, 1), ZERO) == Err("not_held")
         assert lease.state is LeaseState.HELD
         assert lease.remaining > 9
+
+
+@pytest.mark.parametrize("read_in", ["parent", "child"])
+async def test_forked_child_does_not_go_by_what_it_inherited(read_in: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    entropy = Entropy()
+    async with Group(3, entropy=entropy) as parent:
+        lease = await held(parent)
+        token = lease.token if read_in == "parent" else ""
+        with monkeypatch.context() as forked:
+            forked.setattr(Generation, "number", Generation.number + 1)
+            aliases._after_fork()
+            async with Group(3, entropy=entropy) as child:
+                token = token or lease.token
+                await passes(11)  # meanwhile the parent may have extended it
+                assert await child.supervisor.unlock("r", lease) == Err("not_held")
+                assert await child.supervisor.extend("r", lease, 10) == Err("not_held")
+                extended = await answered(child, child.supervisor.extend("r", token, 20), ONE)
+                assert isinstance(extended, Ok)
+                assert extended.value.remaining > 19
+                assert await answered(child, child.supervisor.unlock("r", token), ONE) == Ok(None)
 
 
 async def test_only_a_lease_whose_token_is_known_is_noted_and_only_while_it_lives(pair: Pair) -> None:
