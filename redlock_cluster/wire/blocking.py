@@ -19,7 +19,7 @@ __all__ = ["call", "doing"]
 
 T = TypeVar("T")
 Outcome = tuple[object, Exception | None]
-Waiter = tuple[asyncio.AbstractEventLoop, asyncio.Future[Any]]
+Waiter = asyncio.Future[Any]
 
 
 async def call(key: Hashable, function: Callable[[], T], what: str) -> T:
@@ -31,16 +31,18 @@ async def call(key: Hashable, function: Callable[[], T], what: str) -> T:
 
     Returns or raises what the function does. A caller that gives up leaves it running.
     """
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-    if _process.join(key, (loop, future)):
+    future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+    if _process.join(key, future):
         name = f"redlock-cluster: {what}"
         try:
             threading.Thread(target=_process.run, args=(key, function, what), name=name, daemon=True).start()
         except RuntimeError:  # the interpreter exits, or there are too many threads
             _process.run(key, function, what)
-    with doing(what):
-        return await future
+    try:
+        with doing(what):
+            return await future
+    finally:
+        _process.leave(key, future)
 
 
 @contextmanager
@@ -71,6 +73,13 @@ class _Process:
             self._waiters.setdefault(key, []).append(waiter)
             return new
 
+    def leave(self, key: Hashable, waiter: Waiter) -> None:
+        """Somebody does not wait any more: what hangs for ever must not remember all who ever waited for it."""
+        with self._guard:
+            waiters = self._waiters.get(key, [])
+            if waiter in waiters:
+                waiters.remove(waiter)
+
     def run(self, key: Hashable, function: Callable[[], object], what: str) -> None:
         """Make a call, and tell everybody who waits for it."""
         outcome: Outcome
@@ -82,19 +91,19 @@ class _Process:
             outcome = None, RuntimeError(f"{what} ended by {type(error).__name__}")
         with self._guard:
             waiters = self._waiters.pop(key)
-        for loop, future in waiters:
+        for waiter in waiters:
             with suppress(RuntimeError):  # a loop that was closed
-                loop.call_soon_threadsafe(_tell, future, outcome)
+                waiter.get_loop().call_soon_threadsafe(_tell, waiter, outcome)
 
 
-def _tell(future: asyncio.Future[Any], outcome: Outcome) -> None:
+def _tell(waiter: Waiter, outcome: Outcome) -> None:
     value, error = outcome
-    if future.done():  # nobody waits any more
+    if waiter.done():  # it was given up
         return
     if error is None:
-        future.set_result(value)
+        waiter.set_result(value)
     else:
-        future.set_exception(error)
+        waiter.set_exception(error)
 
 
 _process: Final = _Process()

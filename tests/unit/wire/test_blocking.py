@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -130,6 +132,26 @@ def test_error_of_a_call_that_nobody_waits_for_any_more_is_not_told(
     assert slow.made == 1
     assert not told
     assert not caplog.records
+
+
+@pytest.mark.parametrize("kind", LOOPS)
+def test_call_that_hangs_does_not_remember_those_who_gave_up(kind: str) -> None:
+    slow = Slow()
+
+    async def main() -> weakref.ref[asyncio.AbstractEventLoop]:
+        waiting = asyncio.create_task(call("hangs", slow, "waiting"))
+        await begun(slow)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        return weakref.ref(asyncio.get_running_loop())
+
+    with ImpatientRunner(loop_factory=LOOPS[kind]) as runner:
+        loop = runner.run(main())
+    del runner
+    gc.collect()
+    assert loop() is None
+    slow.go.set()
 
 
 def test_call_ends_after_its_loop_was_closed() -> None:
