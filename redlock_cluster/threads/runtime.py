@@ -87,7 +87,6 @@ class Runtime:
             deployments = self._places.setdefault(here, made)  # in one step, as in `portal`
             here.residents.add(deployments)
         if deployments is None or self._all_closed():  # also meanwhile, by another thread
-            self._places.pop(here, None)
             raise ClosedError("the supervisor is closed")
         return here, deployments
 
@@ -138,7 +137,7 @@ class Runtime:
             if deployments.inherited or here.ended:
                 continue
             if deployment is None:
-                del self._places[here]
+                self._places.pop(here, None)
             call = CoroutineCall(partial(deployments.close, deployment), kept=True)
             try:
                 if here.inside:

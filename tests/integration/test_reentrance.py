@@ -22,7 +22,7 @@ from proxied_servers import LONG, assert_clean, group_of, left_on, run_script
 from proxy import ask
 
 import redlock_cluster
-from redlock_cluster import Ok, Supervisor
+from redlock_cluster import ClosedError, Ok, Supervisor
 from redlock_cluster.testing import EmbeddedCluster
 from redlock_cluster.threads import process
 
@@ -214,6 +214,28 @@ def test_code_that_runs_at_any_line_of_the_first_call_may_call(
         total = min(90, in_time(partial(traced, call, at, nested)))  # later ones are no others than in a second call
         redlock.close()
         process.portal().close()  # type: ignore[union-attr]
+    assert left_on(trio.servers) == {}
+
+
+@pytest.mark.parametrize("intrusion", ["lock", "close"])
+def test_code_that_runs_at_any_line_of_a_close_may_call_and_close(trio: EmbeddedCluster, intrusion: str) -> None:
+    total, at = 0, -1  # at first nothing comes in between
+    while at < total:
+        at += 1
+        redlock = Supervisor(trio.options).start()
+
+        def lock(redlock: Supervisor = redlock) -> None:
+            with contextlib.suppress(ClosedError), redlock.mutex("inner", ttl=LONG, wait=0):
+                pass
+
+        nested = lock if intrusion == "lock" else redlock.close
+        total = max(total, in_time(partial(traced, redlock.close, at, partial(in_time, nested))))
+        ends = time.monotonic() + LATE
+        while any(b"lib-name=redlock-cluster" in ask(server.port, "CLIENT", "LIST") for server in trio.servers):
+            assert time.monotonic() < ends, f"connections stayed open after line {at}"
+        with pytest.raises(ClosedError):
+            redlock.lock("a", LONG)
+    assert total > 20
     assert left_on(trio.servers) == {}
 
 
