@@ -18,11 +18,11 @@ from redlock_cluster.engine.deployments import Deployments, Source
 from redlock_cluster.engine.engine import INHERITED, Engine
 from redlock_cluster.engine.operation import outcome
 from redlock_cluster.engine.status import Status
-from redlock_cluster.errors import ClosedError, NotHeld, RedlockError
+from redlock_cluster.errors import NotHeld, RedlockError
 from redlock_cluster.handles.lease import AsyncLease, inherited, known, records
 from redlock_cluster.handles.mutex import AsyncMutex
 from redlock_cluster.handles.unique import Unique
-from redlock_cluster.results import Err, Lost, Ok, Refused, extended, lost, refused, released
+from redlock_cluster.results import Err, Lost, Ok, Refused, extended, lost, refused, released, value_of
 
 __all__ = ["AsyncSupervisor"]
 
@@ -188,10 +188,8 @@ class AsyncSupervisor(Unique):
             return await result if inspect.isawaitable(result) else result
         finally:
             try:
-                error = await outcome(lease._engine.release(resource, lease._record), lease._engine.loop)
-            except ClosedError as closed:
-                error = closed
-            if error is not None:
+                value_of(await self.unlock(resource, lease))
+            except RedlockError as error:
                 _log.warning("%s", error)
 
     def mutex(self, resource: Resource, ttl: Seconds, *, wait: Wait = RETRY) -> AsyncMutex:

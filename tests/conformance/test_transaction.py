@@ -138,6 +138,35 @@ async def test_lock_taken_by_a_thief_meanwhile_stays_theirs(
 
 
 @one_version
+async def test_lock_is_given_back_although_the_supervisor_was_closed_and_started_meanwhile(
+    api: Api, servers: ServerGroup, resource: str
+) -> None:
+    async def restart() -> int:
+        await api.supervisor.close()  # type: ignore[misc]
+        await api.supervisor.start()  # type: ignore[misc]
+        return 7
+
+    def restart_sync() -> int:
+        api.supervisor.close()
+        api.supervisor.start()
+        return 7
+
+    assert await api.transaction(resource, 30, restart if api.face == "asyncio" else restart_sync) == 7
+    await everywhere(lambda: servers.keys(resource), set())
+    async with api.entered(await api.mutex(resource)):
+        await api.close()
+        await api.start()
+    await everywhere(lambda: servers.keys(resource), set())
+    lease = await api.held(resource)
+    await api.close()
+    await api.start()
+    await api.run(lease.extend, 20)
+    assert lease.ttl == 20
+    await api.run(lease.release)
+    await everywhere(lambda: servers.keys(resource), set())
+
+
+@one_version
 async def test_transactions_in_one_another_take_different_resources(
     api: Api, servers: ServerGroup, resource: str
 ) -> None:
