@@ -181,7 +181,7 @@ class Keeper:
     @property
     def refusal(self) -> str:
         """What the server refuses, in its words; "" while it refuses nothing."""
-        return "; ".join(f"{kind}: {text}" for kind, text in self.refusals.items())[:_MOST_SHOWN]
+        return "; ".join(f"{kind}: {text}" for kind, text in [*self.refusals.items()])[:_MOST_SHOWN]  # at one moment
 
     # --- health ----------------------------------------------------------------------------------------------------
 

@@ -30,7 +30,10 @@ _ABLE: Final = (ServerState.UP, ServerState.PARTIAL)
 
 
 class Pool:
-    """The connections to one server, `pool_size` of them; arguments as for `Keeper`."""
+    """The connections to one server, `pool_size` of them; arguments as for `Keeper`.
+
+    Any thread may look how it is. Meanwhile the loop's changes that, so nothing that may come and go is read twice.
+    """
 
     def __init__(
         self,
@@ -50,7 +53,7 @@ class Pool:
     @property
     def state(self) -> ServerState:
         """How the whole pool is."""
-        connected = [keeper.connection for keeper in self.keepers if keeper.connection is not None]
+        connected = [connection for keeper in self.keepers if (connection := keeper.connection) is not None]
         if not connected:
             tried = any(keeper.attempted.is_set() for keeper in self.keepers)
             return ServerState.DOWN if tried else ServerState.CONNECTING
@@ -80,9 +83,9 @@ class Pool:
     @property
     def last_error(self) -> str:
         """What it refuses now, in its words; else the last failure, "" when there was none, which stays."""
-        if self.state is ServerState.REFUSING:
-            return next(keeper.refusal for keeper in self.keepers if keeper.refusals)
-        return self._newest.last_error or next((k.last_error for k in self.keepers if k.last_error), "")
+        refusals = [keeper.refusal for keeper in self.keepers] if self.state is ServerState.REFUSING else []
+        errors = [keeper.last_error for keeper in (self._newest, *self.keepers)]
+        return next((text for text in refusals + errors if text), "")
 
     @property
     def version(self) -> str:
