@@ -52,6 +52,13 @@ def no_vote(reply: object) -> Answer:
     return Answer(ABSENT, why=f"unexpected reply {describe(reply)}", possible=False)
 
 
+BY_SCRIPT: Final = frozenset({"NOSCRIPT"})
+"""Codes of errors that are answered with the script in full."""
+
+EXTENDED_BY_SCRIPT: Final = BY_SCRIPT | {"OOM"}
+"""The same of an extension: a new ttl needs no memory, though a `SET` does."""
+
+
 class LockMode(Protocol):
     """One kind of lock. Stateless: one object serves all locks of its kind.
 
@@ -60,8 +67,8 @@ class LockMode(Protocol):
         key: the lock's key, at most 64 KiB and the prefix
         token: whose lock it is
         ttl_ms: milliseconds, at least 1
-        in_full: send scripts by their source; the server has just said that it lacks them (NOSCRIPT), or the memory
-            for what it was asked (OOM, which an extension must do without)
+        in_full: send scripts by their source; the server has just answered with an error of `BY_SCRIPT`, or of
+            `EXTENDED_BY_SCRIPT`
     """
 
     def acquire(self, dialect: Dialect, key: bytes, token: Token, ttl_ms: int, in_full: bool) -> Command:

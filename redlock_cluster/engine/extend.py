@@ -20,8 +20,7 @@ from typing import ClassVar
 from redlock_cluster.core.decision import Decision
 from redlock_cluster.core.dialect import SCRIPTED, Dialect
 from redlock_cluster.core.lease_record import Aliases, LeaseRecord, LeaseState
-from redlock_cluster.core.mode import Command, LockMode
-from redlock_cluster.core.replies import ErrorReply
+from redlock_cluster.core.mode import EXTENDED_BY_SCRIPT, Command, LockMode
 from redlock_cluster.core.resource import Resource, resource_text
 from redlock_cluster.core.retry import NEVER
 from redlock_cluster.core.tally import Outcome
@@ -50,6 +49,7 @@ class _ExtensionRound(Comparison):
     __slots__ = ("foreign", "terms", "valid_until")
 
     asks: ClassVar[str] = "extend"
+    by_script: ClassVar[frozenset[str]] = EXTENDED_BY_SCRIPT
 
     def __init__(self, group: Group, record: LeaseRecord, terms: Terms, foreign: bool) -> None:
         Comparison.__init__(self, group, record.key, record.token, record.mode, terms.patience, record)
@@ -69,10 +69,6 @@ class _ExtensionRound(Comparison):
     def _words(self, dialect: Dialect, in_full: bool) -> Command:
         spoken = SCRIPTED if self.foreign or in_full else dialect
         return self.mode.extend(spoken, self.key, self.token, self.terms.ttl_ms, in_full)
-
-    def _by_script(self, error: ErrorReply) -> bool:
-        """Also a server without memory for a SET has it for a new ttl."""
-        return error.code == "OOM" or Comparison._by_script(self, error)
 
     def _count(self, connection: Connection, value: object) -> None:
         self._follow(self.tally.count(connection.index, self.mode.extended(value)))

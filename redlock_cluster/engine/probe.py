@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from redlock_cluster.core.dialect import Dialect
-from redlock_cluster.core.mode import Command, LockMode
+from redlock_cluster.core.dialect import SCRIPTED, Dialect
+from redlock_cluster.core.mode import BY_SCRIPT, EXTENDED_BY_SCRIPT, Command, LockMode
 from redlock_cluster.core.replies import ErrorReply
 from redlock_cluster.core.token import Token
 from redlock_cluster.wire.connection import Connection
@@ -28,27 +28,34 @@ def probe(keeper: Keeper, connection: Connection, mode: LockMode, key: bytes, to
     ttl_ms: how long the server keeps it if it can't be given back, milliseconds
     """
     _Step(keeper, "acquire", lambda d, full: mode.acquire(d, key, token, ttl_ms, full)).send(connection, False)
-    _Step(keeper, "extend", lambda d, full: mode.extend(d, key, token, ttl_ms, full)).send(connection, False)
+    extend = _Step(keeper, "extend", lambda d, full: mode.extend(d, key, token, ttl_ms, full), EXTENDED_BY_SCRIPT)
+    extend.send(connection, False)
     _Step(keeper, "release", lambda d, full: mode.release(d, key, token, full)).send(connection, False)
 
 
 class _Step:
     """One command of a probe. Whoever holds the key: that the server says so is a vote, and so an answer."""
 
-    __slots__ = ("_command", "_in_full", "_keeper", "_kind")
+    __slots__ = ("_by_script", "_command", "_in_full", "_keeper", "_kind")
 
-    def __init__(self, keeper: Keeper, kind: str, command: Callable[[Dialect, bool], Command]) -> None:
-        self._keeper, self._kind, self._command = keeper, kind, command
+    def __init__(
+        self,
+        keeper: Keeper,
+        kind: str,
+        command: Callable[[Dialect, bool], Command],
+        by_script: frozenset[str] = BY_SCRIPT,
+    ) -> None:
+        self._keeper, self._kind, self._command, self._by_script = keeper, kind, command, by_script
         self._in_full = False
 
     def send(self, connection: Connection, in_full: bool) -> None:
         """Send it; in_full: scripts by their source."""
         self._in_full = in_full
-        connection.send(self._command(connection.dialect, in_full)[0], self)
+        connection.send(self._command(SCRIPTED if in_full else connection.dialect, in_full)[0], self)
 
     def reply(self, connection: Connection, value: object) -> None:
-        """NOSCRIPT: the script in full."""
-        if isinstance(value, ErrorReply) and value.code == "NOSCRIPT" and not self._in_full:
+        """As a `Round` of that kind does."""
+        if isinstance(value, ErrorReply) and value.code in self._by_script and not self._in_full:
             self.send(connection, True)
         else:
             self._keeper.note_reply(connection, self._kind, value)

@@ -15,7 +15,7 @@ from binascii import crc32
 from typing import ClassVar, Final, Generic, TypeVar
 
 from redlock_cluster.core.dialect import Dialect
-from redlock_cluster.core.mode import Command
+from redlock_cluster.core.mode import BY_SCRIPT, Command
 from redlock_cluster.core.replies import ErrorReply
 from redlock_cluster.core.resource import Resource, resource_text
 from redlock_cluster.core.tally import Tally
@@ -46,6 +46,7 @@ class Round(Message, Generic[T]):
     """A round in flight.
 
     asks: the kind of command, of which servers are remembered that refuse it; "" where nobody minds
+    by_script: codes of errors after which a server may do what it is asked by the script in full
 
     group: the servers that vote
     key: what it is about
@@ -57,6 +58,7 @@ class Round(Message, Generic[T]):
     __slots__ = ("_in_full", "_tally", "group", "key", "pipeline")
 
     asks: ClassVar[str] = ""
+    by_script: ClassVar[frozenset[str]] = BY_SCRIPT
 
     def __init__(self, group: Group, key: bytes, patience: float) -> None:
         Message.__init__(self, patience)
@@ -90,10 +92,6 @@ class Round(Message, Generic[T]):
     def _matters(self) -> bool:
         """Whether the command is still to be executed."""
         return not self.decided
-
-    def _by_script(self, error: ErrorReply) -> bool:
-        """Whether a server that answers so may do what it is asked by the script in full."""
-        return error.code == "NOSCRIPT"
 
     # --- sending it ------------------------------------------------------------------------------------------------
 
@@ -137,9 +135,9 @@ class Round(Message, Generic[T]):
         return resource_text(resource), group.name, self.votes(group.names), group.clock() - self.started
 
     def reply(self, connection: Connection, value: object) -> None:
-        """Count a vote. NOSCRIPT is answered with the script in full, once, while that still matters."""
+        """Count a vote. An error of `by_script` is answered with the script in full, once, while that matters."""
         bit = 1 << connection.index
-        refused = isinstance(value, ErrorReply) and self._by_script(value)
+        refused = isinstance(value, ErrorReply) and value.code in self.by_script
         if refused and self._matters() and not self._in_full & bit:
             if not self._in_full and self.flight is not None:
                 self._wait_alone()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
 from redlock_cluster import Err, Ok, QuorumUnavailable, ServerState, ServerStatus, Vote
@@ -87,11 +89,24 @@ async def test_health_check_takes_and_gives_back_a_probe_while_a_server_refuses(
         await passes(1)
         assert states(group)[1] is ServerState.UP
         *refused, acquire, extend, release = probes(group, 1)
-        assert [words[0] for words in refused] == [b"SET", b"SET", b"DELIFEQ"] * 2
+        assert [words[0] for words in refused] == [b"SET", b"SET", b"DELIFEQ", b"EVAL"] * 2
         token = acquire[2]
         assert acquire == [b"SET", PROBE, token, b"NX", b"GET", b"PX", b"200"]
         assert extend == [b"SET", PROBE, token, b"IFEQ", token, b"PX", b"200"]
         assert release == [b"DELIFEQ", PROBE, token]
+
+
+async def test_full_server_extends_so_only_acquisitions_are_refused(caplog: pytest.LogCaptureFixture) -> None:
+    async with AutomaticGroup(3, health_check_interval="1s") as group:
+        lease = (await group.supervisor.lock("r", 60, wait=0)).value  # type: ignore[union-attr]
+        group.answers[1] = says(OOM, b"SET")
+        with caplog.at_level(logging.INFO):
+            await group.supervisor.lock("s", 10, wait=0)
+            for _ in range(4):
+                await passes(0.7)
+                assert await lease.extend(60) is None
+                assert servers(group)[1].last_error == f"acquire: {OOM.decode().strip()[1:]}"
+        assert len([record for record in caplog.records if "refuses commands" in record.getMessage()]) == 1
 
 
 async def test_probe_costs_nothing_while_nobody_refuses() -> None:
