@@ -153,7 +153,7 @@ class DeploymentOptions(_Frozen):
         5.0, description="Longest d between reconnections.", validate_default=True
     )
     connect_timeout: Annotated[float, Duration()] = Field(
-        2.0, description="How long a connection may take, with TLS and handshake."
+        2.0, description="How long a connection may take, with looking up its name, TLS and handshake."
     )
     server_timeout: Annotated[float, Duration()] = Field(
         0.2, description="How long a round waits for a server's vote (at most half the ttl)."
