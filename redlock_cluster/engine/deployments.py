@@ -77,8 +77,7 @@ class _Deployment:
         self._pending = PendingReleases(ports.clock)
         owner = options.owner or f"{socket.gethostname()}:{os.getpid()}"
         tokens = self._tokens = Tokens(ports.entropy.texts, owner.encode())
-        # No resource is empty, so none has the prefix alone as its key.
-        self._probe_key = options.key_prefix.encode()
+        prefix = self._probe_key = options.key_prefix.encode()  # no resource is empty: none has the prefix as its key
         self._probe_ttl_ms = max(1, round(options.server_timeout * 1000))
         handshake = Handshake(options.key_prefix, tuple(script.source for script in SCRIPTS))
         self._groups = {
@@ -94,7 +93,7 @@ class _Deployment:
             flusher,
             self._groups,
             ring,
-            options.key_prefix.encode(),
+            prefix,
             timing,
             policy,
             Retries(self._loop, policy, ports.entropy.fraction),

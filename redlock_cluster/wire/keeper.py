@@ -199,14 +199,14 @@ class Keeper:
         if self._checked == (connection, connection.heard):
             self._loop.call_later(max(late, _GRACE), self._give_up, connection, connection.heard)
         elif not connection.full:
-            connection.send(_TIME, _Probe(self, now))
+            connection.send(_TIME, _HealthCheck(self, now))
         self._checked = (connection, connection.heard)
 
     def _give_up(self, connection: Connection, heard: int) -> None:
         if connection.heard == heard:
             connection.abort(f"no answer for {self._options.health_check_interval:g} s")
 
-    def probed(self, asked: float) -> None:
+    def answered(self, asked: float) -> None:
         """A health check of that engine time was answered."""
         self.measured_at = self._clock()
         self.latency = self.measured_at - asked
@@ -327,7 +327,7 @@ class Keeper:
             self._changed()
 
 
-class _Probe:
+class _HealthCheck:
     """Hears the answer to a health check."""
 
     __slots__ = ("_asked", "_keeper")
@@ -336,7 +336,7 @@ class _Probe:
         self._keeper, self._asked = keeper, asked
 
     def reply(self, connection: Connection, value: object) -> None:
-        self._keeper.probed(self._asked)
+        self._keeper.answered(self._asked)
 
     def lost(self, connection: Connection) -> None:
         pass
