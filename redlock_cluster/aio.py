@@ -208,13 +208,13 @@ class AsyncSupervisor(Unique):
     async def extend_many(
         self, leases: Iterable[AsyncLease], ttl: Seconds | None = None
     ) -> list[Ok[AsyncLease] | Lost]:
-        """Gives leases of this supervisor a new ttl, all together; left out, each the one it has. As `extend`."""
+        """Gives leases a new ttl, all together; left out, each the one it has. As `extend`."""
         engine, leases = await self._deployments.engine(self._name), list(leases)
         outcomes = await bulk.extend_many(engine, records(engine, leases), ttl)
         return [extended(lease, outcome) for lease, outcome in zip(leases, outcomes, strict=True)]
 
     async def unlock_many(self, leases: Iterable[AsyncLease]) -> list[Ok[None] | Lost]:
-        """Releases leases of this supervisor, all together: the results in the order given. As `unlock`."""
+        """Releases leases, all together: the results in the order given. As `unlock`."""
         engine = await self._deployments.engine(self._name)
         return [released(error) for error in await bulk.release_many(engine, records(engine, leases))]
 

@@ -151,7 +151,8 @@ class AsyncDefaultSupervisor(AsyncSupervisor):
         if deployments is not None:
             await deployments.close()
         if not any(loop is not None and not loop.is_closed() for loop in self._by_loop):
-            self._by_loop.clear()
+            while self._by_loop:
+                self._by_loop.popitem()[1].abandon()
             _Shared.drop(self)
 
 

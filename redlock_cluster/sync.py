@@ -206,7 +206,7 @@ class Supervisor(Unique):
         return self._call(lock_many, self._patience(wanted), stuck, lambda results: [*map(abandon_result, results)])
 
     def extend_many(self, leases: Iterable[Lease], ttl: Seconds | None = None) -> list[Ok[Lease] | Lost]:
-        """Gives leases of this supervisor a new ttl, all together; left out, each the one it has. As `extend`."""
+        """Gives leases a new ttl, all together; left out, each the one it has. As `extend`."""
         held = list(leases)
 
         async def extend_many(engine: Engine) -> list[Ok[Lease] | Lost]:
@@ -216,7 +216,7 @@ class Supervisor(Unique):
         return self._finish_many(held, extend_many)
 
     def unlock_many(self, leases: Iterable[Lease]) -> list[Ok[None] | Lost]:
-        """Releases leases of this supervisor, all together: the results in the order given. As `unlock`."""
+        """Releases leases, all together: the results in the order given. As `unlock`."""
         held = list(leases)
 
         async def unlock_many(engine: Engine) -> list[Ok[None] | Lost]:
@@ -312,7 +312,7 @@ class Supervisor(Unique):
     def _patience(self, names: Sequence[object]) -> float:
         """Seconds that a batch may take: a round for each window, and 0.1 ms for each of its parts."""
         size = sum(4 * len(name) for name in names if isinstance(name, (str, bytes)))  # a character has 4 bytes at most
-        return self._binding().server_timeout * (1 + bulk.windows(len(names), size)) + len(names) / 10_000
+        return self._binding().server_timeout * bulk.windows(len(names), size) + len(names) / 10_000
 
     def _call(
         self,

@@ -171,6 +171,11 @@ class Engine:
         won = record.acquired
         return won.group if isinstance(won, Attempt) else self.group_for(record.key[len(self._prefix) :])
 
+    def alias(self, record: LeaseRecord) -> LeaseRecord | None:
+        """What this engine knows a lease of another one by, which was shared; None if that asks other servers."""
+        group, key = self._route(record.resource)
+        return alias_of(group, record.resource, key, record.token)
+
     def share(self, record: LeaseRecord) -> Aliases:
         """Have a lease of this engine hear of what others of this process do with its token; in any thread.
 

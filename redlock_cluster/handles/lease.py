@@ -173,14 +173,21 @@ class Lease(HeldLease):
 
 
 def records(engine: Engine, leases: Iterable[HeldLease]) -> list[LeaseRecord]:
-    """What an engine knows a batch of leases by. Raises TypeError for other things, ValueError for foreign leases."""
+    """What an engine knows a batch of leases by.
+
+    Raises TypeError for other things, ValueError for leases on other servers.
+    """
     found = []
     for lease in leases:
         if not isinstance(lease, HeldLease):
             raise TypeError(f"a batch takes leases, not {type(lease).__name__}")
+        record: LeaseRecord | None = lease._record
         if lease._engine is not engine:
-            raise ValueError(f"the lease on {quoted(lease.resource)} was made by another supervisor")
-        found.append(lease._record)
+            lease.shared()
+            record = engine.alias(lease._record)
+        if record is None:
+            raise ValueError(f"the lease on {quoted(lease.resource)} was made by a supervisor of other servers")
+        found.append(record)
     return found
 
 

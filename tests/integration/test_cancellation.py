@@ -703,6 +703,7 @@ async def test_storm_of_cancellations_leaves_nothing() -> None:
 
 
 @pytest.mark.parametrize("default", [False, True])
+@pytest.mark.filterwarnings("ignore:.*was dropped and not closed:ResourceWarning")
 async def test_asyncio_run_that_ends_while_tasks_hold_locks_leaves_nothing(five: Scene, default: bool) -> None:
     async def hold(redlock: AsyncSupervisor, resource: str) -> None:
         async with redlock.mutex(resource, LONG, wait=None):

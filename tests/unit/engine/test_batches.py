@@ -162,7 +162,7 @@ async def test_what_is_no_lease_of_this_supervisor_is_refused() -> None:
         await turns()
         other.now[0].reply(NIL)
         lease = (await task).value
-        with pytest.raises(ValueError, match="another supervisor"):
+        with pytest.raises(ValueError, match="a supervisor of other servers"):
             await group.supervisor.unlock_many([lease])
         with pytest.raises(TypeError, match="str"):
             await group.supervisor.unlock_many([lease.token])  # type: ignore[list-item]

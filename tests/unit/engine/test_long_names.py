@@ -94,7 +94,7 @@ async def test_leases_and_batches_are_brief() -> None:
         assert lease.resource == LONG
         with pytest.raises(ValueError, match="twice") as twice:
             await group.supervisor.lock_many([LONG, LONG], 10)
-        with pytest.raises(ValueError, match="another supervisor") as foreign:
+        with pytest.raises(ValueError, match="a supervisor of other servers") as foreign:
             await other.supervisor.unlock_many([lease])
         for error in (twice, foreign):
             assert len(str(error.value)) < MOST
