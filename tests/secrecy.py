@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import warnings
+from collections import OrderedDict
 from collections.abc import Generator
 from typing import Final
 
@@ -29,14 +30,14 @@ class Secrets:
 
     def __init__(self, most: int = 10_000) -> None:
         self._most = most
-        self._digits: dict[str, None] = {}
+        self._digits: OrderedDict[str, None] = OrderedDict()
         self._passwords: dict[str, str] = {}
 
     def token(self, digits: str) -> None:
         """Remembers the random digits of a token; the oldest are forgotten."""
         self._digits[digits] = None
         if len(self._digits) > self._most:
-            del self._digits[next(iter(self._digits))]
+            self._digits.popitem(last=False)  # in one step: several threads draw tokens
 
     def password(self, value: str, label: str) -> None:
         """Remembers a password; label: what a leak of it is called."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import pickle
+import sys
 import traceback
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from pydantic import SecretStr
@@ -94,6 +96,21 @@ def test_of_many_tokens_the_newest_are_remembered() -> None:
     for number in range(3):
         secrets.token(f"{number:022d}")
     assert [bool(secrets.leaks(f"{number:022d}")) for number in range(3)] == [False, True, True]
+
+
+def test_threads_may_draw_tokens_at_once() -> None:
+    secrets, interval = Secrets(most=5), sys.getswitchinterval()
+
+    def draw(thread: int) -> None:
+        for number in range(5000):
+            secrets.token(f"{thread}-{number}")
+
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(draw, range(4)))
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def test_what_the_package_logs_at_debug_is_searched_although_a_test_before_silenced_it(
