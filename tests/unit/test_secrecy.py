@@ -102,7 +102,7 @@ def test_threads_may_draw_tokens_at_once() -> None:
     secrets, interval = Secrets(most=5), sys.getswitchinterval()
 
     def draw(thread: int) -> None:
-        for number in range(5000):
+        for number in range(10_000):
             secrets.token(f"{thread}-{number}")
 
     sys.setswitchinterval(1e-6)
