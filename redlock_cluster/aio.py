@@ -148,7 +148,7 @@ class AsyncSupervisor(Unique):
         """
         if inherited(lease):
             return lost(NotHeld(INHERITED))
-        engine = await self._deployments.engine(self._name)
+        engine = self._ready() or await self._deployments.engine(self._name)
         extension = engine.extend(resource, known(engine, lease), ttl)
         found = await outcome(extension, engine.loop)
         if isinstance(found, RedlockError):
