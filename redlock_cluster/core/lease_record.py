@@ -197,7 +197,7 @@ class LeaseRecord:
 
     def _known(self) -> tuple[int, float]:
         """The state and the end, as all aliases say them together."""
-        aliases = None if self._aliases is None else self._aliases()  # as the property, which costs a call
+        aliases = self.aliases
         if aliases is None:
             return self._state, self.valid_until
         records, newest = aliases.records, self._newest()
@@ -224,14 +224,13 @@ class LeaseRecord:
         return -_NEVER if asked is None else asked[0]
 
     def _at(self, now: float) -> int:
-        """The same at a moment: validity may have run out."""
+        """The state that aliases say together at a moment: validity may have run out."""
         state, end = self._known()
         return state if now < end else _ON_EXPIRY[state]
 
     def state(self, now: float) -> LeaseState:
         """The state at a moment: a lease whose validity has run out is lost, unless its release was asked for."""
-        state, end = self._known()
-        return _SHOWN[state if now < end else _ON_EXPIRY[state]]
+        return _SHOWN[self._at(now)]
 
     def remaining(self, now: float) -> float:
         """Seconds of validity left; 0 once the lease is over or its release was asked for."""
@@ -319,8 +318,7 @@ class LeaseRecord:
 
     def begin_release(self, now: float) -> bool:
         """Mark that its release was asked for. Returns False when the lease had ended before."""
-        state, end = (self._state, self.valid_until) if self._aliases is None else self._known()
-        self._state = _ON_RELEASE_ASKED[state if now < end else _ON_EXPIRY[state]]
+        self._state = _ON_RELEASE_ASKED[self._at(now)]
         return self._state in (_RELEASING, _UNRELEASED)
 
     def released_by(self, ballot: ReleaseBallot) -> None:
