@@ -11,7 +11,8 @@ from redlock_cluster.core.text import quoted
 from redlock_cluster.core.timing import Seconds
 from redlock_cluster.core.token import Token
 from redlock_cluster.core.votes import ServerVote, Vote
-from redlock_cluster.engine.engine import Engine
+from redlock_cluster.engine.engine import INHERITED, Engine
+from redlock_cluster.errors import NotHeld
 from redlock_cluster.handles.unique import Unique
 from redlock_cluster.results import Lost, Ok, Refused, value_of
 
@@ -175,7 +176,8 @@ class Lease(HeldLease):
 def records(engine: Engine, leases: Iterable[HeldLease]) -> list[LeaseRecord]:
     """What an engine knows a batch of leases by.
 
-    Raises TypeError for other things, ValueError for leases on other servers.
+    Raises TypeError for other things, ValueError for leases on other servers, NotHeld for those of the process that
+    this one was forked from.
     """
     found = []
     for lease in leases:
@@ -183,6 +185,8 @@ def records(engine: Engine, leases: Iterable[HeldLease]) -> list[LeaseRecord]:
             raise TypeError(f"a batch takes leases, not {type(lease).__name__}")
         record: LeaseRecord | None = lease._record
         if lease._engine is not engine:
+            if lease._engine.forked:
+                raise NotHeld(INHERITED)
             lease.shared()
             record = engine.alias(lease._record)
         if record is None:

@@ -51,8 +51,10 @@ class ExitPortal:
         self.residents: WeakSet[Resident] = WeakSet()
 
     def call(self, call: Call[T], budget: float = float("inf")) -> T:
-        """As `Portal.call`."""
+        """As `Portal.call`. Raises RuntimeError in a running loop, where there is no thread left to wait for."""
         halt_daemon()
+        if asyncio._get_running_loop() is not None:
+            raise RuntimeError("at exit, no synchronous lock call can be made in a running event loop; await one there")
         loop = new_loop()
         try:
             return loop.run_until_complete(self._run(call, budget))

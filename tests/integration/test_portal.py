@@ -750,6 +750,30 @@ def test_function_at_exit_locks_and_releases_whenever_it_was_registered(
     assert left_on(trio.servers) == {}
 
 
+def test_function_at_exit_may_not_block_a_running_loop_and_is_told(trio: EmbeddedCluster) -> None:
+    output = check_script(
+        textwrap.dedent("""
+        import asyncio, atexit, sys
+
+        async def main():
+            try:
+                Redlock.lock("a", 30, wait=0)
+            except RuntimeError as error:
+                print(error)
+            print(bool(await AsyncRedlock.unlock("b", lease.token)))
+            await AsyncRedlock.close()
+
+        atexit.register(lambda: asyncio.run(main()))
+        from redlock_cluster import AsyncRedlock, Redlock
+        Redlock.start(sys.argv[1])
+        lease = Redlock.lock("b", 30, wait=0).value
+        """),
+        trio,
+    )
+    assert output == ("at exit, no synchronous lock call can be made in a running event loop; await one there\nTrue\n")
+    assert left_on(trio.servers) == {}
+
+
 def test_function_at_exit_hears_of_an_outage_in_time(trio: EmbeddedCluster) -> None:
     output = check_script(
         textwrap.dedent("""

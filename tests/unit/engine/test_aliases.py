@@ -147,6 +147,9 @@ async def test_forked_child_does_not_go_by_what_it_inherited(read_in: str, monke
                 await passes(11)  # meanwhile the parent may have extended it
                 assert await child.supervisor.unlock("r", lease) == Err("not_held")
                 assert await child.supervisor.extend("r", lease, 10) == Err("not_held")
+                for batch in child.supervisor.unlock_many([lease]), child.supervisor.extend_many([lease]):
+                    with pytest.raises(NotHeld, match="forked"):
+                        await batch
                 extended = await answered(child, child.supervisor.extend("r", token, 20), ONE)
                 assert isinstance(extended, Ok)
                 assert extended.value.remaining > 19
