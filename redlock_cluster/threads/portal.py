@@ -58,6 +58,25 @@ class Resident(Protocol):
         """Closes it."""
 
 
+class _Errand:
+    """What is done in its turn among the calls, and nobody waits for.
+
+    loop: hears of what it raises
+    """
+
+    __slots__ = ("_arguments", "_do", "_loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, do: Callable[..., object], *arguments: object) -> None:
+        self._loop, self._do, self._arguments = loop, do, arguments
+
+    def begin(self) -> None:
+        """In the loop: do it."""
+        try:
+            self._do(*self._arguments)
+        except Exception as error:  # noqa: BLE001  the calls behind it must begin all the same
+            self._loop.call_exception_handler({"message": f"{self._do!r} failed", "exception": error})
+
+
 class Portal:
     """A loop and its thread. The one of a process is `process.portal()`.
 
@@ -70,7 +89,7 @@ class Portal:
         self.loop = new_loop()
         self.residents: WeakSet[Resident] = WeakSet()
         self.ended = self._warned = False
-        self._calls: deque[Call[Any]] = deque()
+        self._calls: deque[Call[Any] | _Errand] = deque()
         self._drained, self._woken_after = 0, -1  # how often calls were begun; and how often when it was last woken
         self._baton = Baton(self.loop, self._wake)
         self._in_line: Callable[[Sleeper], object] = self._baton.give
@@ -170,17 +189,17 @@ class Portal:
 
     def _abandon(self, call: Call[T]) -> None:
         call.abandoned = True
-        self.later(self._cancel, call)
+        self.later(call.cancel, self.loop)
         self._baton.go_on()  # its turn may have come as it gave up
 
     def later(self, do: Callable[..., object], *arguments: object) -> None:
-        """Have the loop do something soon, from any thread."""
-        if not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(do, *arguments)
+        """Have the loop do something soon, from any thread; after the calls before it, and before those after it.
 
-    def _cancel(self, call: Call[T]) -> None:
-        self._drain()  # the interrupt may have come before the loop was woken
-        call.cancel(self.loop)
+        What a caller gives back must leave before what it asks for next: the lock may be the same.
+        """
+        if not self.loop.is_closed():
+            self._calls.append(_Errand(self.loop, do, *arguments))
+            self.loop.call_soon_threadsafe(self._drain)
 
     def _wake(self) -> None:
         """Have the loop begin the calls that have come, unless it was woken since it last did.
