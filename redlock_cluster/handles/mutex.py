@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from types import TracebackType
@@ -90,11 +91,16 @@ class AsyncMutex(LockHandle[AsyncLease]):
 
     async def extend(self, ttl: Seconds | None = None) -> None:
         """Gives the lease a new ttl from now; left out, the one it has. Raises as `AsyncLease.extend`."""
-        await self._held().extend(ttl)
+        await (await self._taken()).extend(ttl)
 
     async def release(self) -> None:
         """Gives the lock back. Raises as `AsyncLease.release`, NotHeld when nothing was acquired."""
-        await self._held().release()
+        await (await self._taken()).release()
+
+    async def _taken(self) -> AsyncLease:
+        if self.lease is None:
+            await asyncio.sleep(0)  # whoever tries again and again lets others go on
+        return self._held()
 
     async def __aenter__(self) -> AsyncLease:
         """Acquires. Raises Contended or QuorumUnavailable when that fails."""
