@@ -85,15 +85,20 @@ class _Process:
         outcome: Outcome
         try:
             outcome = function(), None
-        except Exception as error:  # noqa: BLE001  raised where it is waited for
-            outcome = None, error
-        except BaseException as error:  # noqa: BLE001  would end the loop there: SystemExit, greenlets' time-outs
-            outcome = None, RuntimeError(f"{what} ended by {type(error).__name__}")
+        except BaseException as error:  # noqa: BLE001  raised where it is waited for
+            outcome = None, _raisable(error, what)
         with self._guard:
             waiters = self._waiters.pop(key)
         for waiter in waiters:
             with suppress(RuntimeError):  # a loop that was closed
                 waiter.get_loop().call_soon_threadsafe(_tell, waiter, outcome)
+
+
+def _raisable(error: BaseException, what: str) -> Exception:
+    """The error itself, if it neither ends a loop (SystemExit, greenlets' time-outs) nor is refused by futures."""
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):
+        return error
+    return RuntimeError(f"{what} ended by {type(error).__name__}")
 
 
 def _tell(waiter: Waiter, outcome: Outcome) -> None:

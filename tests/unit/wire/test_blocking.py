@@ -89,7 +89,7 @@ def test_next_call_with_a_key_is_made_anew(runner: asyncio.Runner) -> None:
     assert slow.made == 3
 
 
-@pytest.mark.parametrize("error", [OSError("no such file"), SystemExit(3), GeneratorExit()], ids=repr)
+@pytest.mark.parametrize("error", [OSError("no such file"), SystemExit(3), GeneratorExit(), StopIteration()], ids=repr)
 def test_what_a_call_raises_reaches_everybody_who_waits(runner: asyncio.Runner, error: BaseException) -> None:
     slow = Slow(error)
 
