@@ -51,7 +51,7 @@ class OptionsError(RedlockError, ValueError):
         )
 
     def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (list(self.problems), self.source)
+        return type(self), (list(self.problems), self.source), vars(self)
 
 
 class _QuorumError(RedlockError):
@@ -81,9 +81,6 @@ class _QuorumError(RedlockError):
             return self.message
         votes = "; ".join(map(str, self.votes))
         return f"{self.message} [group {cut(self.group)}, {self.elapsed * 1000:.1f} ms: {votes}]"
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self.message, self.resource, self.group, self.votes, self.elapsed)
 
 
 class LockNotAcquired(_QuorumError):
@@ -115,9 +112,6 @@ class LeaseLost(_QuorumError):
     ) -> None:
         super().__init__(message, resource, group, votes, elapsed)
         self.reason = reason
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self.message, self.resource, self.group, self.votes, self.elapsed, self.reason)
 
 
 class NotHeld(_QuorumError):

@@ -62,6 +62,8 @@ ERRORS = [
     OptionsError([("a.b", "wrong"), ("", "worse")], "file.yaml"),
     LeaseLost("why", "r", "g", VOTES, 0.25, LossReason.EXPIRED),
 ]
+for error in ERRORS:
+    error.add_note("beside it")
 
 
 def told(error: BaseException) -> tuple[object, ...]:
