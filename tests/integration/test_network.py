@@ -165,7 +165,6 @@ async def test_flapping_server_costs_no_lock_and_leaves_nothing(stage: Scene, fa
     three = part(stage, **PATIENT)
     async with supervisor_of(face, three.options) as redlock:
         await asyncio.gather(*(redlock.is_locked(f"warm{i}") for i in range(8)))  # the threads of the face are there
-        gc.collect()
         tasks, connections = asyncio.all_tasks(), alive()
         ends = time.monotonic() + 1.5
         made: Counter[str] = Counter()
@@ -187,12 +186,12 @@ async def test_flapping_server_costs_no_lock_and_leaves_nothing(stage: Scene, fa
         assert [len(proxy.live()) for proxy in three.proxies] == [1] * 3
         assert group_status(redlock.status()).servers[2].pending_releases == 0
         await soon(lambda: asyncio.all_tasks() == tasks)
-        gc.collect()
-        assert alive() == connections
+        await soon(lambda: alive() == connections)  # the last one is remembered until the next health check
 
 
 def alive() -> int:
     """How many connections are in this process's memory."""
+    gc.collect()
     return sum(isinstance(thing, Connection) for thing in gc.get_objects())
 
 

@@ -184,7 +184,13 @@ MUTANTS = (
     Mutant(
         "memory",
         "a lease is extended by `SET … IFEQ` alone, which full servers refuse",
-        (Edit("engine/extend.py", 'error.code == "OOM" or ', ""),),
+        (
+            Edit(
+                "core/mode.py",
+                'EXTENDED_BY_SCRIPT: Final = BY_SCRIPT | {"OOM"}',
+                "EXTENDED_BY_SCRIPT: Final = BY_SCRIPT",
+            ),
+        ),
     ),
     Mutant(
         "straggler",
