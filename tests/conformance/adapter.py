@@ -20,6 +20,7 @@ from redlock_cluster import (
     Lease,
     Mutex,
     Ok,
+    ServerState,
     Status,
     Supervisor,
 )
@@ -48,8 +49,14 @@ class Api:
         return await result if inspect.isawaitable(result) else result
 
     async def start(self) -> Api:
+        """Starts, and waits until each server has connected or failed: the start waits for a quorum and a moment."""
         await self.run(self.supervisor.start)
+        await eventually(self._attempted)
         return self
+
+    async def _attempted(self) -> bool:
+        groups = [group for cluster in (await self.status()).clusters for group in cluster.groups]
+        return not any(server.state is ServerState.CONNECTING for group in groups for server in group.servers)
 
     async def close(self) -> None:
         await self.run(self.supervisor.close)

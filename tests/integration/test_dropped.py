@@ -34,46 +34,48 @@ def connections(trio: EmbeddedCluster) -> int:
     return sum(listed.count(b"lib-name=redlock-cluster") for listed in lists if isinstance(listed, bytes))
 
 
-def gone(trio: EmbeddedCluster) -> bool:
+def become(trio: EmbeddedCluster, number: int) -> bool:
+    """Whether there are soon so many connections: the start waits a moment only for the last."""
     deadline = time.monotonic() + 5
-    while connections(trio) and time.monotonic() < deadline:
+    while connections(trio) != number and time.monotonic() < deadline:
         time.sleep(0.005)
-    return not connections(trio)
+    return connections(trio) == number
 
 
-async def gone_soon(trio: EmbeddedCluster) -> bool:
+async def become_soon(trio: EmbeddedCluster, number: int) -> bool:
     deadline = time.monotonic() + 5
-    while connections(trio) and time.monotonic() < deadline:
+    while connections(trio) != number and time.monotonic() < deadline:
         await asyncio.sleep(0.005)
-    return not connections(trio)
+    return connections(trio) == number
 
 
 def test_supervisor_that_is_dropped_gives_its_connections_back_and_says_so_once(trio: EmbeddedCluster) -> None:
     redlock = Supervisor(trio.options).start()
-    assert connections(trio) == 3
+    assert become(trio, 3)
     with pytest.warns(ResourceWarning, match="dropped and not closed") as caught:
         del redlock
         gc.collect()
     assert len(caught) == 1
-    assert gone(trio)
+    assert become(trio, 0)
 
 
 async def test_asyncio_supervisor_that_is_dropped_gives_its_connections_back_and_says_so_once(
     trio: EmbeddedCluster,
 ) -> None:
     redlock = await AsyncSupervisor(trio.options).start()
-    assert connections(trio) == 3
+    assert await become_soon(trio, 3)
     with pytest.warns(ResourceWarning, match="dropped and not closed") as caught:
         del redlock
         gc.collect()
     assert len(caught) == 1
-    assert await gone_soon(trio)
+    assert await become_soon(trio, 0)
 
 
 def test_whatever_works_through_a_supervisor_keeps_it(trio: EmbeddedCluster) -> None:
     redlock = Supervisor(trio.options)
     kept = [redlock.deployment("default"), redlock.mutex("a", LONG, wait=0), redlock.lock("b", LONG, wait=0).value]  # type: ignore[union-attr]
     del redlock
+    assert become(trio, 3)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         while len(kept) > 1:
@@ -85,7 +87,7 @@ def test_whatever_works_through_a_supervisor_keeps_it(trio: EmbeddedCluster) -> 
     with pytest.warns(ResourceWarning):
         kept.clear()
         gc.collect()
-    assert gone(trio)
+    assert become(trio, 0)
 
 
 async def test_whatever_works_through_an_asyncio_supervisor_keeps_it(trio: EmbeddedCluster) -> None:
@@ -93,6 +95,7 @@ async def test_whatever_works_through_an_asyncio_supervisor_keeps_it(trio: Embed
     lease = (await redlock.lock("b", LONG, wait=0)).value  # type: ignore[union-attr]
     kept = [redlock.deployment("default"), redlock.mutex("a", LONG, wait=0), lease]
     del redlock, lease
+    assert await become_soon(trio, 3)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         while len(kept) > 1:
@@ -104,7 +107,7 @@ async def test_whatever_works_through_an_asyncio_supervisor_keeps_it(trio: Embed
     with pytest.warns(ResourceWarning):
         kept.clear()
         gc.collect()
-    assert await gone_soon(trio)
+    assert await become_soon(trio, 0)
 
 
 def test_supervisors_that_were_closed_or_never_started_say_nothing(trio: EmbeddedCluster) -> None:
@@ -120,7 +123,7 @@ def test_supervisors_that_were_closed_or_never_started_say_nothing(trio: Embedde
             del redlock
         asyncio.run(closed())
         gc.collect()
-    assert gone(trio)
+    assert become(trio, 0)
 
 
 LOOPS = """
