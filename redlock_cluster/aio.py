@@ -132,7 +132,7 @@ class AsyncSupervisor(Unique):
         answered to know. Raises ValueError for a lease on another resource.
         """
         if inherited(lease):
-            return lost(NotHeld(INHERITED))
+            return await _not_ours()
         engine = self._ready() or await self._deployments.engine(self._name)
         release = engine.release(resource, known(engine, lease))
         if release.decided:
@@ -147,7 +147,7 @@ class AsyncSupervisor(Unique):
         answered: the lease then stays valid as long as it was.
         """
         if inherited(lease):
-            return lost(NotHeld(INHERITED))
+            return await _not_ours()
         engine = self._ready() or await self._deployments.engine(self._name)
         extension = engine.extend(resource, known(engine, lease), ttl)
         found = await outcome(extension, engine.loop)
@@ -233,3 +233,9 @@ class AsyncSupervisor(Unique):
     def status(self) -> Status:
         """An immutable snapshot: clusters, groups, servers with state, version, latency, errors, reconnects."""
         return self._deployments.status()
+
+
+async def _not_ours() -> Lost:
+    """Refuses a lease of the process that this one was forked from; whoever asks again and again lets others go on."""
+    await asyncio.sleep(0)
+    return lost(NotHeld(INHERITED))
