@@ -33,6 +33,8 @@ from proxy import RELEASES, Act, about, ask
 from redlock_cluster import AsyncLease, AsyncMutex, AsyncRedlock, AsyncSupervisor, Err, LeaseState, Ok
 from redlock_cluster.testing import EmbeddedCluster
 
+pytestmark = pytest.mark.usefixtures("everybody_connects")
+
 Give = Callable[[Coroutine[object, object, object], "asyncio.Event"], Awaitable[None]]
 
 

@@ -53,6 +53,8 @@ from redlock_cluster import (
 )
 from redlock_cluster.testing import EmbeddedCluster
 
+pytestmark = pytest.mark.usefixtures("everybody_connects")
+
 SLACK = 0.25
 """Seconds that a busy machine may add to a bound."""
 

@@ -32,6 +32,8 @@ from proxy import Conditions, Proxy, Side, about
 from redlock_cluster import AsyncLease, AsyncSupervisor, Contended, Err, Ok, QuorumUnavailable, Vote
 from redlock_cluster.wire.connection import Connection
 
+pytestmark = pytest.mark.usefixtures("everybody_connects")
+
 FACES = ("asyncio", "sync")
 TIMEOUT = milliseconds(FAST, "server_timeout")
 PATIENT: Mapping[str, object] = {"server_timeout": 2000, "connect_timeout": 8000, "health_check_interval": 2000}
