@@ -326,7 +326,8 @@ class Deployments:
         engine = self.engines.get(name)
         if engine is None:
             await asyncio.sleep(0)  # who asks again and again lets others go on
-            raise ClosedError("the supervisor is closed")
+            others = len(self._closed) < len(self.options.deployments)
+            raise ClosedError(f"the deployment {name} is closed" if others else "the supervisor is closed")
         return engine
 
     def status(self) -> Status:

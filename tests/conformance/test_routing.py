@@ -236,7 +236,7 @@ class TestDeployments:
             lease = await reports.held(resource)
             assert await reports.unlock(resource, lease) == Ok(None)
             await reports.close()
-            with pytest.raises(ClosedError):
+            with pytest.raises(ClosedError, match="the deployment reports is closed"):
                 await reports.lock(resource)
             status = await api.status()
             assert [cluster.name for cluster in status.clusters] == ["orders"]
@@ -248,7 +248,7 @@ class TestDeployments:
         assert await api.unlock(resource, held) == Ok(None)
         await api.close()
         for closed in (api, reports):
-            with pytest.raises(ClosedError):
+            with pytest.raises(ClosedError, match="the supervisor is closed"):
                 await closed.lock(resource)
         reports.end_threads()
 
@@ -258,7 +258,7 @@ class TestDeployments:
         api = await make(self.options(trio, "orders"), start=False)
         reports = await api.deployment("reports")
         await reports.close()
-        with pytest.raises(ClosedError):
+        with pytest.raises(ClosedError, match="the deployment reports is closed"):
             await reports.lock(resource)
         assert await api.lock(resource)
         assert [cluster.name for cluster in (await api.status()).clusters] == ["orders"]
