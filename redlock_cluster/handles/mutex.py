@@ -160,13 +160,21 @@ class Mutex(LockHandle[Lease]):
 
     def _acquire(self, wait: Wait) -> Lease:
         self._begin()
+        before = self.lease
         try:
             return self._supervisor._acquire(self._resource, self._ttl, wait, self._receive)
+        except BaseException:  # KeyboardInterrupt among them: nobody is told that it was acquired nevertheless
+            self._acquiring = False
+            if self.lease is not None and self.lease is not before:
+                self._supervisor.let_go(self.lease)
+            self.lease = before
+            raise
         finally:
             self._acquiring = False
 
     def _receive(self, lease: Lease) -> None:
-        self.lease = lease
+        if self._acquiring:  # else the caller has gone, and the lease is given back
+            self.lease = lease
 
     def extend(self, ttl: Seconds | None = None) -> None:
         """Gives the lease a new ttl from now; left out, the one it has. Raises as `Lease.extend`."""
