@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 import sys
@@ -35,6 +36,8 @@ from redlock_cluster.wire.ports import Ports
 
 __all__ = ["Deployments", "Routing", "Source", "retry_policy"]
 
+_log = logging.getLogger(__name__)
+
 Source = str | os.PathLike[str] | Mapping[str, object]
 """Where options come from: the path of a YAML file, or a mapping of the same shape."""
 
@@ -54,6 +57,12 @@ class _Upkeep(asyncio.Task[Any]):
 
     def __del__(self) -> None:
         """A task complains here if it had not ended."""
+
+
+def _report(task: asyncio.Task[Any]) -> None:
+    """Log what ended a keeper, which nothing should."""
+    if not task.cancelled() and (fault := task.exception()) is not None:
+        _log.error("%s has ended", task.get_name(), exc_info=fault)
 
 
 def _cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
@@ -129,6 +138,8 @@ class _Deployment:
         self._tasks = [
             _Upkeep(keeper.keep(), loop=self._loop, name=f"redlock {keeper.name}") for keeper in self._keepers
         ]
+        for task in self._tasks:
+            task.add_done_callback(_report)
         self._health = self._loop.call_later(self._options.health_check_interval, self._check)
         await self._attempted()
         for group in self._groups.values():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from redlock_cluster import Ok, ServerState
 from redlock_cluster.engine.deployments import START_GRACE
 from redlock_cluster.options import ServerOptions
+from redlock_cluster.wire.keeper import Keeper
 
 from .scripted import AutomaticGroup, passes
 
@@ -121,3 +123,22 @@ async def test_start_that_is_given_up_leaves_nothing_running() -> None:
     with pytest.raises(Exception, match="closed while it started"):
         await starting
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_keeper_that_ends_by_a_fault_is_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    keep = Keeper.keep
+
+    async def faulty(keeper: Keeper) -> None:
+        if keeper.index == 2:
+            raise ZeroDivisionError
+        await keep(keeper)
+
+    monkeypatch.setattr(Keeper, "keep", faulty)
+    async with AutomaticGroup(3) as group:
+        assert isinstance(await group.supervisor.lock("r", 10, wait=0), Ok)
+    (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert record.exc_info is not None
+    assert record.exc_info[0] is ZeroDivisionError
+    assert "1002" in record.getMessage()
