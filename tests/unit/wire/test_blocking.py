@@ -28,6 +28,15 @@ def runner(request: pytest.FixtureRequest) -> Iterator[asyncio.Runner]:
         yield runner
 
 
+@pytest.fixture(autouse=True)
+def _alone() -> Iterator[None]:
+    """What one test has let go has ended before the next begins: calls with one key are one call."""
+    yield
+    for thread in threading.enumerate():
+        if thread.name.startswith("redlock-cluster: "):
+            thread.join(10)
+
+
 class Slow:
     """A function that hangs until it is let go.
 
