@@ -113,8 +113,6 @@ class AsyncSupervisor(Unique):
         engine = self._ready() or await self._deployments.engine(self._name)
         acquisition = engine.acquire(resource, ttl, wait)
         try:  # as `outcome` does, which costs a coroutine more
-            if acquisition.decided:
-                await asyncio.sleep(0)
             while True:
                 await acquisition.future(engine.loop)
                 acquired = acquisition.result()
@@ -135,8 +133,6 @@ class AsyncSupervisor(Unique):
             return await _not_ours()
         engine = self._ready() or await self._deployments.engine(self._name)
         release = engine.release(resource, known(engine, lease))
-        if release.decided:
-            await asyncio.sleep(0)
         await release.future(engine.loop)  # a release goes on whoever waits for it
         return released(release.result())
 

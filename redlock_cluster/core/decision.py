@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Callable
+from typing import Any, Generic, Protocol, TypeVar
 
 __all__ = ["Decision", "FutureMaker", "Settled", "Waiter"]
 
@@ -27,6 +28,9 @@ class FutureMaker(Protocol[F_co]):
     def create_future(self) -> F_co:
         """A future that is not done."""
 
+    def call_soon(self, callback: Callable[[Any], object], waiter: Any, /) -> object:
+        """Have it called in the next turn."""
+
 
 class Decision:
     """Is open at first and decided in the end. It may itself wait for another one.
@@ -50,10 +54,13 @@ class Decision:
             self._waiter = _Several(self._waiter, waiter)
 
     def future(self, loop: FutureMaker[F]) -> F:
-        """A future of this loop that is done once decided; cancelling it changes nothing here."""
+        """A future of this loop that is done once decided; cancelling it changes nothing here.
+
+        What is decided already is so in the next turn: who asks again and again must not keep others from going on.
+        """
         future = loop.create_future()
         if self.decided:
-            future.set_result(None)
+            loop.call_soon(_notify, future)
         else:
             self.add_waiter(future)
         return future

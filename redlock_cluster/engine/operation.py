@@ -28,7 +28,10 @@ class Operation(Protocol[T_co]):
         """Notify `waiter` once decided. Only while it is not."""
 
     def future(self, loop: FutureMaker[F]) -> F:
-        """A future of this loop that is done once decided; cancelling it leaves the operation running."""
+        """A future of this loop that is done once decided; cancelling it leaves the operation running.
+
+        If it is decided already: in the next turn.
+        """
 
     def abandon(self) -> None:
         """Nobody wants the result any more: what was or may yet be acquired is given back; the rest goes on."""
@@ -44,13 +47,9 @@ class Operation(Protocol[T_co]):
 async def outcome(operation: Operation[T], loop: asyncio.AbstractEventLoop) -> T:
     """Wait for an operation's result; abandon it when the waiting is cancelled.
 
-    Others get their turn even if it is decided already: who asks again and again must not keep them from going on.
-
     loop: the engine's
     """
     try:
-        if operation.decided:
-            await asyncio.sleep(0)
         while True:
             await operation.future(loop)
             result = operation.result()
