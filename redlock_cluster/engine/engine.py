@@ -104,11 +104,10 @@ class Engine:
             self.check_place()
             return begin_release(self.group_of(lease), resource, lease)
         group, key = self._route(resource)
-        record = _same(lease, key) if isinstance(lease, LeaseRecord) else alias_of(group, resource, key, lease)
-        if record is not None:
-            return begin_release(group, resource, record)
-        assert not isinstance(lease, LeaseRecord)
-        return Release(group, resource, key, lease, mode, self._timing.server_timeout, None).begin()
+        known = _known(group, resource, key, lease)
+        if isinstance(known, LeaseRecord):
+            return begin_release(group, resource, known)
+        return Release(group, resource, key, known, mode, self._timing.server_timeout, None).begin()
 
     def extend(
         self,
@@ -125,11 +124,10 @@ class Engine:
             return Settled(NotHeld(INHERITED))
         terms = self._timing.terms(ttl)
         group, key = self._route(resource)
-        record = _same(lease, key) if isinstance(lease, LeaseRecord) else alias_of(group, resource, key, lease)
-        if record is not None:
-            return Extension(group, record, terms).begin()
-        assert not isinstance(lease, LeaseRecord)
-        record = unknown_lease(group, resource, key, lease, mode)
+        known = _known(group, resource, key, lease)
+        if isinstance(known, LeaseRecord):
+            return Extension(group, known, terms).begin()
+        record = unknown_lease(group, resource, key, known, mode)
         extension = Extension(group, record, terms, foreign=True).begin()
         extension.keep(share(group, record))
         return extension
@@ -213,8 +211,13 @@ class Engine:
         self._retries.close()
 
 
-def _same(record: LeaseRecord, key: bytes) -> LeaseRecord:
-    """The lease, if it is for this key. Raises ValueError."""
-    if record.key != key:
+def _known(group: Group, resource: Resource, key: bytes, lease: LeaseRecord | Token) -> LeaseRecord | Token:
+    """The record of a lease, or of a token where this process has one; else the token.
+
+    Raises ValueError for a lease on another resource.
+    """
+    if not isinstance(lease, LeaseRecord):
+        return alias_of(group, resource, key, lease) or lease
+    if lease.key != key:
         raise ValueError("this lease is for another resource")
-    return record
+    return lease
