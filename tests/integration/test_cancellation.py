@@ -17,7 +17,6 @@ import pytest
 from proxied_servers import (
     LONG,
     Scene,
-    assert_clean,
     group_of,
     group_status,
     holder,
@@ -34,15 +33,9 @@ from proxy import RELEASES, Act, about, ask
 from redlock_cluster import AsyncLease, AsyncMutex, AsyncRedlock, AsyncSupervisor, Err, LeaseState, Ok
 from redlock_cluster.testing import EmbeddedCluster
 
-pytestmark = pytest.mark.usefixtures("everybody_connects")
+pytestmark = pytest.mark.usefixtures("clean_log", "everybody_connects")
 
 Give = Callable[[Coroutine[object, object, object], "asyncio.Event"], Awaitable[None]]
-
-
-@pytest.fixture(autouse=True)
-def _clean(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    yield
-    assert_clean(caplog)
 
 
 @pytest.fixture(scope="module")
@@ -792,12 +785,6 @@ while interrupted < wanted and time.monotonic() < deadline:
 print(interrupted, finished)
 redlock.close()
 """
-
-
-@pytest.fixture(scope="module")
-def trio() -> Iterator[EmbeddedCluster]:
-    with group_of(3) as cluster:
-        yield cluster
 
 
 @pytest.mark.parametrize("way", ["mutex", "again", "body", "transaction", "acquire", "lock", "unlock", "many"])

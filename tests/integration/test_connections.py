@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import logging
 import shutil
 import socket
 import time
@@ -20,7 +19,6 @@ from proxied_servers import (
     FAST,
     LONG,
     Scene,
-    assert_clean,
     group_status,
     holder,
     milliseconds,
@@ -36,18 +34,13 @@ from proxy import RELEASES, Act, Port, Talk, about, ask, closing, greets_with, h
 from redlock_cluster import AsyncSupervisor, Err, Ok, OptionsError, QuorumUnavailable, ServerState, Supervisor, Vote
 from redlock_cluster.testing import EmbeddedServer, reserve_port
 
+pytestmark = pytest.mark.usefixtures("clean_debug_log")
+
 FACES = ("asyncio", "sync")
 SECRET = "tr0ub4dor-and-3"
 NO_HELLO = (
     b"-ERR unknown command 'HELLO', with args beginning with: '3' 'AUTH' 'default' '" + SECRET.encode() + b"' \r\n"
 )
-
-
-@pytest.fixture(autouse=True)
-def _clean(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    caplog.set_level(logging.DEBUG)
-    yield
-    assert_clean(caplog)
 
 
 @pytest.fixture(scope="module")

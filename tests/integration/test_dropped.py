@@ -6,26 +6,15 @@ import asyncio
 import gc
 import time
 import warnings
-from collections.abc import Iterator
 
 import pytest
-from proxied_servers import LONG, assert_clean, group_of, left_on, run_script
+from proxied_servers import LONG, left_on, run_script
 from proxy import ask
 
 from redlock_cluster import AsyncSupervisor, Supervisor
 from redlock_cluster.testing import EmbeddedCluster
 
-
-@pytest.fixture(autouse=True)
-def _clean(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    yield
-    assert_clean(caplog)
-
-
-@pytest.fixture(scope="module")
-def trio() -> Iterator[EmbeddedCluster]:
-    with group_of(3) as trio:
-        yield trio
+pytestmark = pytest.mark.usefixtures("clean_log")
 
 
 def connections(trio: EmbeddedCluster) -> int:

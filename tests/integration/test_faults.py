@@ -16,7 +16,6 @@ from proxied_servers import (
     LONG,
     PREFIX,
     Scene,
-    assert_clean,
     field_of,
     group_of,
     group_status,
@@ -53,7 +52,7 @@ from redlock_cluster import (
 )
 from redlock_cluster.testing import EmbeddedCluster
 
-pytestmark = pytest.mark.usefixtures("everybody_connects")
+pytestmark = pytest.mark.usefixtures("clean_log", "everybody_connects")
 
 SLACK = 0.25
 """Seconds that a busy machine may add to a bound."""
@@ -61,12 +60,6 @@ SLACK = 0.25
 TIMEOUT = milliseconds(FAST, "server_timeout")
 OUTAGES = ("killed", "paused", "refused", "dark")
 FACES = ("asyncio", "sync")
-
-
-@pytest.fixture(autouse=True)
-def _clean(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    yield
-    assert_clean(caplog)
 
 
 @pytest.fixture(scope="module")

@@ -5,25 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
-from proxied_servers import FAST, LONG, assert_clean, group_of, soon
+from proxied_servers import FAST, LONG, soon
 
 from redlock_cluster import AsyncLease, AsyncMutex, AsyncSupervisor, ClosedError, RedlockError
 from redlock_cluster.testing import EmbeddedCluster
 
-
-@pytest.fixture(autouse=True)
-def _clean(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    yield
-    assert_clean(caplog)
-
-
-@pytest.fixture(scope="module")
-def trio() -> Iterator[EmbeddedCluster]:
-    with group_of(3) as trio:
-        yield trio
+pytestmark = pytest.mark.usefixtures("clean_log")
 
 
 NOT_AGAIN = {**FAST, "reconnection_interval_base": 60_000, "reconnection_interval_max": 60_000}

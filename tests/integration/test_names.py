@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Iterator
 
 import pytest
@@ -11,7 +10,6 @@ from proxied_servers import (
     FAST,
     LONG,
     Scene,
-    assert_clean,
     group_of,
     group_status,
     run_script,
@@ -25,14 +23,9 @@ from resolver import AGAIN, LOOPS, Resolver, resolver, swallowing
 
 from redlock_cluster import AsyncSupervisor, Ok
 
+pytestmark = pytest.mark.usefixtures("clean_debug_log")
+
 FACES = ("asyncio", "sync")
-
-
-@pytest.fixture(autouse=True)
-def _clean(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    caplog.set_level(logging.DEBUG)
-    yield
-    assert_clean(caplog)
 
 
 @pytest.fixture(scope="module")

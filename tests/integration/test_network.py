@@ -17,7 +17,6 @@ from proxied_servers import (
     FAST,
     LONG,
     Scene,
-    assert_clean,
     group_status,
     longest_refusal,
     milliseconds,
@@ -32,7 +31,7 @@ from proxy import Conditions, Proxy, Side, about
 from redlock_cluster import AsyncLease, AsyncSupervisor, Contended, Err, Ok, QuorumUnavailable, Vote
 from redlock_cluster.wire.connection import Connection
 
-pytestmark = pytest.mark.usefixtures("everybody_connects")
+pytestmark = pytest.mark.usefixtures("clean_log", "everybody_connects")
 
 FACES = ("asyncio", "sync")
 TIMEOUT = milliseconds(FAST, "server_timeout")
@@ -40,12 +39,6 @@ PATIENT: Mapping[str, object] = {"server_timeout": 2000, "connect_timeout": 8000
 """Options for networks whose round trips take longer than those of `FAST` allow."""
 GRAIN = 0.005
 """Seconds by which the clocks of loops and processes may differ."""
-
-
-@pytest.fixture(autouse=True)
-def _clean(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    yield
-    assert_clean(caplog)
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,6 @@ import pytest
 from proxied_servers import (
     FAST,
     LONG,
-    assert_clean,
     group_of,
     keys,
     left_on,
@@ -43,13 +42,10 @@ from redlock_cluster import (
 )
 from redlock_cluster.testing import EmbeddedCluster
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes here are forked")
-
-
-@pytest.fixture(autouse=True)
-def _clean(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    yield
-    assert_clean(caplog)
+pytestmark = [
+    pytest.mark.usefixtures("clean_log"),
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="processes here are forked"),
+]
 
 
 @pytest.fixture(scope="module")

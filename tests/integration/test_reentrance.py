@@ -18,13 +18,15 @@ from types import FrameType
 from typing import Any, TypeVar
 
 import pytest
-from proxied_servers import LONG, assert_clean, group_of, left_on, run_script
+from proxied_servers import LONG, left_on, run_script
 from proxy import ask
 
 import redlock_cluster
 from redlock_cluster import ClosedError, Ok, Supervisor
 from redlock_cluster.testing import EmbeddedCluster
 from redlock_cluster.threads import process
+
+pytestmark = pytest.mark.usefixtures("clean_log")
 
 T = TypeVar("T")
 
@@ -34,18 +36,6 @@ LATE = 2.0  # seconds; far longer than any call here takes, far shorter than tho
 
 class Interrupted(BaseException):
     """What a signal handler may raise."""
-
-
-@pytest.fixture(autouse=True)
-def _clean(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    yield
-    assert_clean(caplog)
-
-
-@pytest.fixture(scope="module")
-def trio() -> Iterator[EmbeddedCluster]:
-    with group_of(3) as trio:
-        yield trio
 
 
 @pytest.fixture
