@@ -73,7 +73,7 @@ class Runtime:
         self.options, self.routing = options, Routing(options)
         self._closed: set[str] = set()
         self._bindings: dict[str | None, Binding] = {}
-        self._places: dict[Portal | ExitPortal, Deployments] = {}  # of ancestors too, untouched
+        self._by_portal: dict[Portal | ExitPortal, Deployments] = {}  # of ancestors too, untouched
 
     def enter(self) -> tuple[Portal | ExitPortal, Deployments]:
         """The portal and the deployments in it; made at the first use in this process, also after a fork.
@@ -81,10 +81,10 @@ class Runtime:
         Raises ClosedError when every deployment was closed.
         """
         here = portal()
-        deployments = self._places.get(here)
+        deployments = self._by_portal.get(here)
         if deployments is None and not self._all_closed():
             made = Deployments(self.options, closed=self._closed)
-            deployments = self._places.setdefault(here, made)  # in one step, as in `portal`
+            deployments = self._by_portal.setdefault(here, made)  # in one step, as in `portal`
             here.residents.add(deployments)
         if deployments is None or self._all_closed():  # also meanwhile, by another thread
             raise ClosedError("the supervisor is closed")
@@ -99,7 +99,11 @@ class Runtime:
         Raises OptionsError when there is none of that name, ClosedError when it was closed.
         """
         binding = self._bindings.get(deployment)
-        if binding is not None and not binding.portal.ended and self._places.get(binding.portal) is binding.deployments:
+        if (
+            binding is not None
+            and not binding.portal.ended
+            and self._by_portal.get(binding.portal) is binding.deployments
+        ):
             return binding
         name = self.named(deployment)
         here, deployments = self.enter()
@@ -120,7 +124,7 @@ class Runtime:
 
     def later(self, do: Callable[..., object], *arguments: object) -> None:
         """Have the loop of this process do something soon, if there is one."""
-        for here, deployments in list(self._places.items()):
+        for here, deployments in list(self._by_portal.items()):
             if not deployments.inherited:
                 here.later(do, *arguments)
 
@@ -133,11 +137,11 @@ class Runtime:
     def close(self, deployment: str | None) -> None:
         """Close a deployment, None: all of them, in this process; what an ancestor opened stays as it is."""
         self._closed.update(self._names(deployment))
-        for here, deployments in list(self._places.items()):
+        for here, deployments in list(self._by_portal.items()):
             if deployments.inherited or here.ended:
                 continue
             if deployment is None:
-                self._places.pop(here, None)
+                self._by_portal.pop(here, None)
             call = CoroutineCall(partial(deployments.close, deployment), kept=True)
             try:
                 if here.inside:
