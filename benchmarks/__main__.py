@@ -13,10 +13,10 @@ from pathlib import Path
 
 from redis import RedisError
 
-from benchmarks import report, rows, special_rows
+from benchmarks import keeping, kinds, report, rows, special_rows, waiting
 from benchmarks.machine import busy, machine
 from benchmarks.measuring import Bench, Row, Settings
-from benchmarks.peers import PLOTS, InstallFailed, environment
+from benchmarks.peers import PEERS, PLOTS, InstallFailed, environment
 from benchmarks.runners import Failed
 from benchmarks.servers import Servers, limit_version, servers
 from redlock_cluster.testing import EmbeddedError
@@ -28,10 +28,22 @@ ROWS = {
     "sync-sequential": rows.sync_sequential,
     "sync-threads": rows.sync_threads,
     "many": rows.many,
+    "many-on-one": special_rows.many_on_one,
     "outage": special_rows.outage,
     "keys": special_rows.keys,
     "groups": special_rows.groups,
-    "contention": special_rows.contention,
+    "handover-8": waiting.handover_8,
+    "handover-16": waiting.handover_16,
+    "handover-64": waiting.handover_64,
+    "wakeup": waiting.wakeup,
+    "crowd": waiting.crowd,
+    "queue": waiting.queue,
+    "queue-memory": waiting.queue_memory,
+    "fences": kinds.fences,
+    "readers": kinds.readers,
+    "read-write-8": kinds.read_write_8,
+    "semaphore-8": kinds.semaphore_8,
+    "keeping": keeping.keeping,
     "imports": special_rows.imports,
     "memory": special_rows.memory,
 }
@@ -47,15 +59,17 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="3 rounds of 0.4 s, for a first look")
     parser.add_argument("--smoke", action="store_true", help="everything once, tiny, without peers: does it work?")
     parser.add_argument("--only-ours", action="store_true", help="no other libraries")
+    parser.add_argument("--peers", help=f"only these other libraries, by comma: {', '.join(PEERS)}")
     parser.add_argument("--tree", default=".", help="where this library is found, such as build/compiled")
     parser.add_argument("--check", action="store_true", help="exit with 1 when a target is missed")
     parser.add_argument("--output", type=Path, help="the folder for what is written; `.last` for less than everything")
     given = parser.parse_args(words)
     if given.output is None:
-        partial = given.rows or given.quick or given.smoke or given.only_ours
+        partial = given.rows or given.quick or given.smoke or given.only_ours or given.peers
         given.output = HERE / ".last" if partial else HERE
-    if unknown := set(given.rows.split(",") if given.rows else ()) - ROWS.keys():
-        parser.error(f"no such row: {', '.join(sorted(unknown))}")
+    for what, asked, known in (("row", given.rows, ROWS), ("library", given.peers, PEERS)):
+        if unknown := set(asked.split(",") if asked else ()) - known.keys():
+            parser.error(f"no such {what}: {', '.join(sorted(unknown))}")
     return given
 
 
@@ -71,7 +85,7 @@ def settings_of(given: argparse.Namespace) -> Settings:
         seconds=given.seconds or seconds,
         warmup=warmup,
         tiny=given.smoke,
-        peers=not (given.smoke or given.only_ours),
+        peers=() if given.smoke or given.only_ours else tuple(given.peers.split(",") if given.peers else PEERS),
         tree=given.tree,
     )
 

@@ -38,6 +38,7 @@ _FILES = {
     "wire/flight.py": _VOTES,
     "engine/acquire.py": _ROUNDS,
     "engine/bulk.py": _ROUNDS,
+    "engine/chunk.py": _ROUNDS,
     "engine/comparison.py": _ROUNDS,
     "engine/group.py": _ROUNDS,
     "engine/release.py": _ROUNDS,

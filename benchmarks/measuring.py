@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import statistics
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Final, Literal
 
-from benchmarks.peers import BARE, OURS, PEERS, PLAIN, Contestant, InstallFailed, environment, script_of, variables
+from benchmarks.peers import BARE, OURS, PEERS, PLAIN, Contestant, InstallFailed, command, variables
 from benchmarks.runners import Failed, Figures, Runner
 from benchmarks.servers import Servers
 
@@ -19,8 +17,8 @@ __all__ = ["LIMIT", "LONG", "Bench", "Check", "Entrant", "Row", "Series", "Setti
 LIMIT: Final = "redis-benchmark -P 64 (C)"
 
 LONG: Final = 2.0
-"""Many tasks or processes are measured so many times as long, threads twice that: peers jump between two speeds, and
-threads stay in one for seconds."""
+"""Many tasks are measured so many times as long, threads twice that: peers jump between two speeds, and threads stay in
+one for seconds."""
 
 Role = Literal["ours", "peer", "limit"]
 """Whose figures they are; bare connections and what is measured in this process count as ours."""
@@ -33,7 +31,7 @@ class Settings:
     rounds: of each row
     seconds, warmup: of each measurement
     tiny: only to see that everything works
-    peers: other libraries are measured too
+    peers: other libraries that are measured too, by name
     tree: the folder of this library, relative to this checkout
     """
 
@@ -41,7 +39,7 @@ class Settings:
     seconds: float = 1.0
     warmup: float = 0.4
     tiny: bool = False
-    peers: bool = True
+    peers: tuple[str, ...] = tuple(PEERS)
     tree: str = "."
 
     def sized(self, full: int, tiny: int) -> int:
@@ -181,26 +179,19 @@ class Entrant:
 
 
 class Bench:
-    """Measures rows. Knows each contestant's interpreter, and what could not be installed."""
+    """Measures rows. Knows what runs each contestant, and what could not be installed."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.versions: dict[str, dict[str, str]] = {}
         self.missing: dict[str, str] = {}
-        self._pythons: dict[str, Path] = {}
-        for contestant in (OURS, PLAIN, BARE):
-            self._pythons[contestant.name] = Path(sys.executable)
-
-    @property
-    def ours(self) -> Path:
-        """The interpreter that has this library."""
-        return self._pythons[OURS.name]
+        self._commands = {contestant.name: command(contestant) for contestant in (OURS, PLAIN, BARE)}
 
     def install_peers(self) -> None:
         """Makes the peers' environments where they are missing; the results name what failed."""
-        for contestant in PEERS.values():
+        for contestant in map(PEERS.__getitem__, self.settings.peers):
             try:
-                self._pythons[contestant.name] = environment(contestant.requirements)
+                self._commands[contestant.name] = command(contestant)
             except InstallFailed as failed:
                 self.missing[contestant.name] = str(failed)
 
@@ -210,20 +201,23 @@ class Bench:
             return runner.measure({"groups": servers.groups, "name": "alone", **request})
 
     def _process(self, contestant: Contestant) -> Runner:
-        return Runner(self._pythons[contestant.name], script_of(contestant), self.variables(contestant))
+        return Runner(self._commands[contestant.name], self.variables(contestant))
 
     def variables(self, contestant: Contestant) -> dict[str, str]:
         """The environment variables of a contestant's process."""
         return variables(contestant, self.settings.tree)
 
-    def compare(self, row: Row, servers: Servers, entrants: Sequence[Entrant], *, look: bool = True) -> Row:
+    def compare(
+        self, row: Row, servers: Servers, entrants: Sequence[Entrant], *, look: bool = True, rounds: int | None = None
+    ) -> Row:
         """Fills a row: in each round every contestant measures once, and each round begins with another one.
 
         look: after each round, look for locks that stayed on the servers
+        rounds: at most
         """
         with ExitStack() as stack:
             running = self._started(row, entrants, stack)
-            for number in range(self.settings.rounds):
+            for number in range(min(self.settings.rounds, rounds or self.settings.rounds)):
                 start = number % len(running) if running else 0
                 for entrant, runner in running[start:] + running[:start]:
                     series = row.entrants[entrant.label]
@@ -234,23 +228,24 @@ class Bench:
     def _started(self, row: Row, entrants: Sequence[Entrant], stack: ExitStack) -> list[tuple[Entrant, Runner | None]]:
         running: list[tuple[Entrant, Runner | None]] = []
         processes: dict[str, Runner] = {}
+        wanted = [PEERS[name] for name in self.settings.peers]
         for entrant in entrants:
             series = entrant.series
-            if series.role == "peer" and not self.settings.peers:
+            if series.role == "peer" and entrant.contestant not in wanted:
                 continue
             row.entrants[entrant.label] = series
             if entrant.contestant is None:
                 running.append((entrant, None))
                 continue
             name = entrant.contestant.name
-            if name not in self._pythons:
+            if name not in self._commands:
                 series.error = f"not installed: {self.missing[name]}"
                 continue
             try:
                 if name not in processes:
                     runner = stack.enter_context(self._process(entrant.contestant))
                     processes[name] = runner
-                    self.versions[name] = {"python": runner.hello["python"], **runner.hello["packages"]}
+                    self.versions[name] = runner.hello["packages"]
             except Failed as failed:
                 series.error = self.missing[name] = str(failed)
                 continue

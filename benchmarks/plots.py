@@ -38,14 +38,13 @@ def kind(label: str, series: Mapping[str, Any]) -> str:
     return "quorum" if series["quorum"] else "single"
 
 
-def bars(row: Mapping[str, Any], figure: str | None = None, ending: str = "") -> list[Bar]:
-    """A row's contestants, those whose label has that ending; figure: another than the one that is compared."""
+def bars(row: Mapping[str, Any], figure: str | None = None) -> list[Bar]:
+    """A row's contestants; figure: another than the one that is compared."""
     found = []
     for label, series in row["entrants"].items():
-        if label.endswith(ending):
-            values = sorted(each[figure or row["figure"]] for each in series["rounds"]) or [0.0]
-            name = label.removesuffix(ending) + (" *" if series["failures"] or series["left"] else "")
-            found.append((name, kind(label, series), values[len(values) // 2], values[0], values[-1]))
+        values = sorted(each[figure or row["figure"]] for each in series["rounds"]) or [0.0]
+        name = label + (" *" if series["failures"] or series["left"] else "")
+        found.append((name, kind(label, series), values[len(values) // 2], values[0], values[-1]))
     return found
 
 
@@ -145,18 +144,20 @@ def picture(path: Path, title: str, panels: Sequence[Panel], note: str) -> None:
 
 def draw(results: Mapping[str, Any], folder: Path) -> list[str]:
     """All plots that the results have rows for; their names."""
-    settings, machine = results["settings"], results["machine"]
+    machine = results["machine"]
     rows = {name: row for name, row in results["rows"].items() if row["entrants"]}
     note = (
-        f"Median of {settings['rounds']} rounds; thin line: least to most. "
+        "Median of the rounds; thin line: least to most. "
         f"Client and servers (Valkey {results['versions']['servers']['valkey']}) share {machine['cores']} cores."
     )
 
-    def part(name: str, title: str, unit: str, *, fewer: bool = False, share: bool = False, **more: str) -> list[Panel]:
-        shown = bars(rows[name], **more) if name in rows else []
+    def part(
+        name: str, title: str, unit: str, *, fewer: bool = False, share: bool = False, figure: str | None = None
+    ) -> list[Panel]:
+        shown = bars(rows[name], figure) if name in rows else []
         return [Panel(title, unit, shown, fewer, share)] if shown else []
 
-    rate, time, crowd = "lock + unlock cycles per second", "µs, median", ", 16 processes"
+    rate, time, many = "lock + unlock cycles per second", "µs, median", "handover-16"
     pictures = {
         "throughput.png": (
             "Throughput: many distinct locks at a time",
@@ -170,11 +171,9 @@ def draw(results: Mapping[str, Any], folder: Path) -> list[str]:
         ),
         "contention.png": (
             "Contention: 16 processes want one lock and keep it for 1 ms",
-            part("contention", "throughput", "acquisitions per second", ending=crowd)
-            + part("contention", "99th percentile of the wait", "ms", fewer=True, figure="wait_p99_ms", ending=crowd)
-            + part(
-                "contention", "fairness", "Jain's index: 1 is equal shares", share=True, figure="jain", ending=crowd
-            ),
+            part(many, "handovers: another process than before acquires it", "per second")
+            + part(many, "longest wait", "ms", fewer=True, figure="wait_max_ms")
+            + part(many, "fairness", "Jain's index: 1 is equal shares", share=True, figure="jain"),
         ),
     }
     written = []

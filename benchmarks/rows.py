@@ -7,7 +7,19 @@ from benchmarks.peers import BARE, OURS, PEERS, PLAIN, Contestant
 from benchmarks.runners import Figures
 from benchmarks.servers import Servers
 
-__all__ = ["ONE", "aio", "aio_loop", "aio_sequential", "aio_uvloop", "limit", "many", "sync_sequential", "sync_threads"]
+__all__ = [
+    "ONE",
+    "aio",
+    "aio_loop",
+    "aio_sequential",
+    "aio_uvloop",
+    "at_a_time",
+    "batches",
+    "limit",
+    "many",
+    "sync_sequential",
+    "sync_threads",
+]
 
 ONE = ", one server"
 TASKS = 200
@@ -130,11 +142,29 @@ def sync_threads(bench: Bench, servers: Servers) -> Row:
     return row
 
 
+def batches(label: str, contestant: Contestant, batch: int, *, quorum: bool = True) -> Entrant:
+    """A contestant that locks and unlocks so many resources at a time, again and again."""
+    return Entrant(label, contestant, {"op": "many", "batch": batch}, quorum=quorum)
+
+
 def many(bench: Bench, servers: Servers) -> Row:
     """Batches."""
-    batch = bench.settings.sized(BATCH, 100)
+    batch, tasks = bench.settings.sized(BATCH, 100), bench.settings.sized(TASKS, 10)
     row = Row(f"lock_many + unlock_many, {batch:,} resources at a time", RATE, "rate", more=("cpu_us",))
-    ours = Entrant(OURS.name, OURS, {"op": "many", "batch": batch})
-    bench.compare(row, servers, [ours, *limit(bench, servers)])
-    row.checks = [Check("of the C limit", row.ratio(OURS.name, LIMIT), at_least=0.6)]
+    sizes = [size for size in (200, 1_000) if size < batch]
+    singles = f"{OURS.name}, {tasks} tasks, one by one"
+    ours = [batches(OURS.name, OURS, batch), *[batches(at_a_time(OURS, size), OURS, size) for size in sizes]]
+    bench.compare(row, servers, [*ours, aio(singles, OURS, tasks), *limit(bench, servers)])
+    row.checks = [
+        Check("of the C limit", row.ratio(OURS.name, LIMIT), at_least=0.6),
+        *[
+            Check(f"× {tasks} tasks, {entrant.label}", row.ratio(entrant.label, singles), at_least=1)
+            for entrant in ours
+        ],
+    ]
     return row
+
+
+def at_a_time(contestant: Contestant, size: int) -> str:
+    """The label of a contestant with batches of this size."""
+    return f"{contestant.name}, {size:,} at a time"

@@ -6,9 +6,8 @@ import json
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import IO, Any, Self
 
@@ -28,17 +27,16 @@ class Failed(Exception):
 class Runner:
     """One contestant's process. Use with `with`.
 
-    python: the interpreter that has the library
-    script: the contestant's
+    command: what runs it
     variables: its environment
 
     Raises Failed when the library can't be imported.
     """
 
-    def __init__(self, python: Path, script: Path, variables: Mapping[str, str]) -> None:
+    def __init__(self, command: Sequence[str], variables: Mapping[str, str]) -> None:
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
         self._process = subprocess.Popen(
-            [str(python), "-W", "ignore", str(script)],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,

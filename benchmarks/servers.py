@@ -59,7 +59,8 @@ class Servers:
             with Redis(port=port) as client:
                 found.update(set(client.scan_iter(match="*bench:*", count=1000)))
         quorum = len(self.groups[0]) // 2 + 1
-        return sum(count >= quorum and not key.startswith(b"lock-signal:") for key, count in found.items())
+        locks = [key for key in found if not key.startswith(b"lock-signal:") and not key.endswith(b":redlock:fence")]
+        return sum(found[key] >= quorum for key in locks)
 
     def fill(self, keys: int) -> None:
         """Adds that many other keys to every server, each with a ttl of an hour."""

@@ -1,22 +1,39 @@
-"""The other rows: outages, full servers, many groups, contention, imports, memory."""
+"""The other rows: one server, outages, full servers, many groups, contention, imports, memory."""
 
 from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import tempfile
 from dataclasses import replace
 
-from benchmarks.measuring import LIMIT, LONG, Bench, Check, Entrant, Row, divided
-from benchmarks.peers import BARE, OURS, PEERS, Contestant
-from benchmarks.rows import ONE, RATE, TASKS, aio, limit
+from benchmarks.measuring import LIMIT, Bench, Check, Entrant, Row, divided
+from benchmarks.peers import BARE, OURS, PEERS
+from benchmarks.rows import BATCH, RATE, TASKS, aio, at_a_time, batches, limit
 from benchmarks.runners import Failed, Figures
 from benchmarks.servers import Servers, servers
 
-__all__ = ["contention", "groups", "imports", "keys", "memory", "outage"]
+__all__ = ["groups", "imports", "keys", "many_on_one", "memory", "outage"]
 
 HOLD = 0.001
 KIB = 1024
+
+
+def many_on_one(bench: Bench, _: Servers) -> Row:
+    """Batches on one server, beside a library that does nothing else."""
+    row = Row("lock_many + unlock_many, one server", RATE, "rate", more=("cpu_us",))
+    peer = PEERS["redlock_batched"]
+    sizes = (100,) if bench.settings.tiny else (200, 1_000, BATCH)
+    entrants = [batches(at_a_time(who, size), who, size, quorum=False) for size in sizes for who in (OURS, peer)]
+    with servers(size=1) as one:
+        bench.compare(row, one, entrants)
+    row.checks = [
+        Check(f"× {peer.name}, {size:,} at a time", row.ratio(at_a_time(OURS, size), at_a_time(peer, size)), at_least=1)
+        for size in sizes
+    ]
+    row.note = "Where there is no cargo, the library in Rust is left out."
+    return row
 
 
 def outage(bench: Bench, five: Servers) -> Row:
@@ -75,43 +92,6 @@ def groups(bench: Bench, _: Servers) -> Row:
     return row
 
 
-def contention(bench: Bench, five: Servers) -> Row:
-    """Processes that all want the same lock."""
-    row = Row(
-        "contention: processes that want one lock and keep it for 1 ms",
-        "acquisitions per second",
-        "rate",
-        more=("handovers", "wait_p50_ms", "wait_p99_ms", "wait_max_ms", "jain", "overlaps"),
-    )
-    quorum = [OURS, *(PEERS[name] for name in ("redlock-ng", "redlock-py", "pottery", "aioredlock"))]
-    single = [PEERS["redis"], PEERS["python-redis-lock"]]
-    seconds = max(LONG * bench.settings.seconds, 0.6)
-    hold = 5 * HOLD if bench.settings.tiny else HOLD
-    for processes in (4,) if bench.settings.tiny else (8, 16):
-
-        def entrant(contestant: Contestant, label: str, processes: int = processes, quorum: bool = True) -> Entrant:
-            request = {"op": "contend", "processes": processes, "seconds": seconds, "hold": hold}
-            return Entrant(f"{label}, {processes} processes", contestant, request, quorum=quorum)
-
-        entrants = [entrant(contestant, contestant.name) for contestant in quorum]
-        entrants += [entrant(contestant, contestant.name + ONE, quorum=False) for contestant in single]
-        bench.compare(row, five, entrants, look=False)
-    overlaps = [figures["overlaps"] for s in row.entrants.values() for figures in s.rounds if "overlaps" in figures]
-    ours = [
-        figures["overlaps"]
-        for label, series in row.entrants.items()
-        for figures in series.rounds
-        if label.startswith(OURS.name)
-    ]
-    row.checks = [Check("overlaps", float(sum(ours)) if ours else None, at_most=0)]
-    row.note = (
-        "Everybody's defaults. Handovers: how often another process had the lock than before. Fairness is Jain's index "
-        f"over the processes: 1 is equal shares. All contestants together: {sum(overlaps)} overlaps. A wait that had "
-        "not ended counts as long as it had lasted."
-    )
-    return row
-
-
 _COLD = """\
 import json, os, sys, time
 from pathlib import Path
@@ -137,7 +117,7 @@ def imports(bench: Bench, five: Servers) -> Row:
     }
 
     def cold(statement: str) -> Figures:
-        command = [str(bench.ours), "-c", _COLD, statement]
+        command = [sys.executable, "-c", _COLD, statement]
         done = subprocess.run(
             command, capture_output=True, text=True, cwd=tempfile.gettempdir(), env=bench.variables(OURS), check=False
         )

@@ -3,7 +3,7 @@
 from redlock_cluster import Redlock, Ok, Err
 
     Redlock.start("config/redlock.yaml")
-    with Redlock.mutex("invoice:42", ttl=10, wait=5) as lease:
+    with Redlock.mutex("invoice:42", wait=5) as lease:
         ...
 
 Names are loaded when first used, so that importing the package costs nothing.
@@ -18,9 +18,18 @@ if TYPE_CHECKING:
     from redlock_cluster.aio import AsyncSupervisor
     from redlock_cluster.core.lease_record import LeaseState, LossReason
     from redlock_cluster.core.retry import RETRY, Policy
+    from redlock_cluster.core.snapshot import (
+        ForcedRelease,
+        Holding,
+        ListedLock,
+        LockOnServer,
+        LockReader,
+        LockSnapshot,
+        WaitingClient,
+    )
     from redlock_cluster.core.votes import ServerVote, Vote
     from redlock_cluster.default import AsyncDefaultSupervisor, AsyncRedlock, DefaultSupervisor, Redlock
-    from redlock_cluster.engine.status import ClusterStatus, GroupStatus, ServerStatus, Status
+    from redlock_cluster.engine.status import ClusterStatus, GroupStatus, ServerMemory, ServerStatus, Status
     from redlock_cluster.errors import (
         ClosedError,
         Contended,
@@ -28,11 +37,21 @@ if TYPE_CHECKING:
         LockNotAcquired,
         NotHeld,
         OptionsError,
+        PermitsDiffer,
         QuorumUnavailable,
         RedlockError,
+        StaleFence,
+        TooManyWaiting,
+        WaitCancelled,
+        WouldDeadlock,
     )
+    from redlock_cluster.handles.election import AsyncElection, AsyncTerm, Election, Term
+    from redlock_cluster.handles.events import AsyncLeaseEvent, LeaseEvent
     from redlock_cluster.handles.lease import AsyncLease, Lease
+    from redlock_cluster.handles.many import AsyncLeaseGroup, AsyncMutexMany, LeaseGroup, MutexMany
     from redlock_cluster.handles.mutex import AsyncMutex, Mutex
+    from redlock_cluster.handles.rwlock import AsyncReadWriteLock, ReadWriteLock
+    from redlock_cluster.handles.semaphore import AsyncSemaphore, Semaphore
     from redlock_cluster.results import Err, Ok
     from redlock_cluster.sync import Supervisor
     from redlock_cluster.wire.pool import ServerState
@@ -40,44 +59,80 @@ if TYPE_CHECKING:
 __all__ = [
     "RETRY",
     "AsyncDefaultSupervisor",
+    "AsyncElection",
     "AsyncLease",
+    "AsyncLeaseEvent",
+    "AsyncLeaseGroup",
     "AsyncMutex",
+    "AsyncMutexMany",
+    "AsyncReadWriteLock",
     "AsyncRedlock",
+    "AsyncSemaphore",
     "AsyncSupervisor",
+    "AsyncTerm",
     "ClosedError",
     "ClusterStatus",
     "Contended",
     "DefaultSupervisor",
+    "Election",
     "Err",
+    "ForcedRelease",
     "GroupStatus",
+    "Holding",
     "Lease",
+    "LeaseEvent",
+    "LeaseGroup",
     "LeaseLost",
     "LeaseState",
+    "ListedLock",
     "LockNotAcquired",
+    "LockOnServer",
+    "LockReader",
+    "LockSnapshot",
     "LossReason",
     "Mutex",
+    "MutexMany",
     "NotHeld",
     "Ok",
     "OptionsError",
+    "PermitsDiffer",
     "Policy",
     "QuorumUnavailable",
+    "ReadWriteLock",
     "Redlock",
     "RedlockError",
+    "Semaphore",
+    "ServerMemory",
     "ServerState",
     "ServerStatus",
     "ServerVote",
+    "StaleFence",
     "Status",
     "Supervisor",
+    "Term",
+    "TooManyWaiting",
     "Vote",
+    "WaitCancelled",
+    "WaitingClient",
+    "WouldDeadlock",
 ]
 
 _NAMES = {
     "aio": ("AsyncSupervisor",),
     "core.lease_record": ("LeaseState", "LossReason"),
     "core.retry": ("RETRY", "Policy"),
+    "core.snapshot": (
+        "ForcedRelease",
+        "Holding",
+        "ListedLock",
+        "LockOnServer",
+        "LockReader",
+        "LockSnapshot",
+        "WaitingClient",
+    ),
     "core.votes": ("ServerVote", "Vote"),
     "default": ("AsyncDefaultSupervisor", "AsyncRedlock", "DefaultSupervisor", "Redlock"),
-    "engine.status": ("ClusterStatus", "GroupStatus", "ServerStatus", "Status"),
+    "engine.status": ("ClusterStatus", "GroupStatus", "ServerMemory", "ServerStatus", "Status"),
     "errors": (
         "ClosedError",
         "Contended",
@@ -85,11 +140,21 @@ _NAMES = {
         "LockNotAcquired",
         "NotHeld",
         "OptionsError",
+        "PermitsDiffer",
         "QuorumUnavailable",
         "RedlockError",
+        "StaleFence",
+        "TooManyWaiting",
+        "WaitCancelled",
+        "WouldDeadlock",
     ),
+    "handles.election": ("AsyncElection", "AsyncTerm", "Election", "Term"),
+    "handles.events": ("AsyncLeaseEvent", "LeaseEvent"),
     "handles.lease": ("AsyncLease", "Lease"),
+    "handles.many": ("AsyncLeaseGroup", "AsyncMutexMany", "LeaseGroup", "MutexMany"),
     "handles.mutex": ("AsyncMutex", "Mutex"),
+    "handles.rwlock": ("AsyncReadWriteLock", "ReadWriteLock"),
+    "handles.semaphore": ("AsyncSemaphore", "Semaphore"),
     "results": ("Err", "Ok"),
     "sync": ("Supervisor",),
     "wire.pool": ("ServerState",),

@@ -4,16 +4,20 @@ RedlockError
 ├── OptionsError            the options file or mapping is wrong (also a ValueError)
 ├── LockNotAcquired         a quorum was not won (or, for extend and release, not reached)
 │   ├── Contended           somebody else holds the resource, or contenders split the vote
+│   │   ├── TooManyWaiting  so many calls wait already as `max_waiting` allows
+│   │   └── WouldDeadlock   the caller is inside a `with` for the same lock, and would wait for itself
+│   ├── WaitCancelled       `cancel_waiting` ended the wait
 │   └── QuorumUnavailable   too many servers did not vote, or the quorum came too late
 ├── LeaseLost               the lease ran out or its keys are gone from a quorum
 ├── NotHeld                 nothing is held here: never acquired, released, or from before a fork
+├── StaleFence              a protected store refused a write: it has seen a later holder's fence
 └── ClosedError             the supervisor was closed
 """
 
 from __future__ import annotations
 
 from redlock_cluster.core.lease_record import LossReason
-from redlock_cluster.core.text import cut
+from redlock_cluster.core.text import cut, quoted
 from redlock_cluster.core.votes import ServerVote
 
 __all__ = [
@@ -23,8 +27,13 @@ __all__ = [
     "LockNotAcquired",
     "NotHeld",
     "OptionsError",
+    "PermitsDiffer",
     "QuorumUnavailable",
     "RedlockError",
+    "StaleFence",
+    "TooManyWaiting",
+    "WaitCancelled",
+    "WouldDeadlock",
 ]
 
 
@@ -91,8 +100,27 @@ class Contended(LockNotAcquired):
     """Somebody else holds the resource (held), or contenders split the vote (split); trying later may succeed."""
 
 
+class TooManyWaiting(Contended):
+    """Somebody else holds the resource, and so many calls wait already as the option `max_waiting` allows."""
+
+
+class WouldDeadlock(Contended):
+    """The task or thread is inside the body of another handle for the same lock, and would wait for itself.
+
+    No server was asked. Pass the lease on that the other handle gave, or make this one with `reentrant=True`.
+    """
+
+
+class WaitCancelled(LockNotAcquired):
+    """`cancel_waiting` ended the wait; the time that it took is in `elapsed`."""
+
+
 class QuorumUnavailable(LockNotAcquired):
     """Too many servers of the group did not vote in time, or their quorum came after the validity had run out."""
+
+
+class PermitsDiffer(_QuorumError):
+    """Others have or want permits of a semaphore of that name with another number of permits."""
 
 
 class LeaseLost(_QuorumError):
@@ -116,6 +144,24 @@ class LeaseLost(_QuorumError):
 
 class NotHeld(_QuorumError):
     """Nothing is held here: never acquired, already released, or inherited from before a fork."""
+
+
+class StaleFence(RedlockError):
+    """A protected store refused a write, because it has seen a later holder of the lock. Nothing was written.
+
+    resource: the name by which the store knows what was to be written
+    fence: the writer's
+    seen: the greatest fence that the store has seen, greater than `fence`
+    """
+
+    def __init__(self, resource: str, fence: int, seen: int) -> None:
+        self.resource, self.fence, self.seen = resource, fence, seen
+        super().__init__(
+            f"{quoted(resource)} was not written: fence {fence} is over, a later holder has come with fence {seen}"
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.resource, self.fence, self.seen), vars(self)
 
 
 class ClosedError(RedlockError):

@@ -5,9 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar, final
 
-from redlock_cluster.errors import Contended, LeaseLost, NotHeld, RedlockError
+from redlock_cluster.errors import Contended, LeaseLost, NotHeld, RedlockError, WaitCancelled
 
-__all__ = ["Err", "Lost", "Ok", "Refused", "extended", "lost", "refused", "released", "value_of"]
+__all__ = [
+    "Err",
+    "Lost",
+    "Ok",
+    "Refused",
+    "Unavailable",
+    "extended",
+    "forced",
+    "lost",
+    "refused",
+    "released",
+    "value_of",
+]
 
 V = TypeVar("V")
 
@@ -42,7 +54,7 @@ _set_value = Ok.__dict__["value"].__set__  # a frozen dataclass would need twice
 class Err(Generic[V]):
     """Refusal; false. Matches as `case Err("lock_failure")` and compares by its reason.
 
-    reason: a short word that a program can act on: "lock_failure", "unavailable" or "not_held"
+    reason: a short word that a program can act on: "lock_failure", "unavailable", "cancelled" or "not_held"
     error: the exception that says more (every server's vote); not compared
     """
 
@@ -53,15 +65,21 @@ class Err(Generic[V]):
         return False
 
 
-Refused = Err[Literal["lock_failure", "unavailable"]]
+Refused = Err[Literal["lock_failure", "unavailable", "cancelled"]]
 """Why there is no lock."""
 
 Lost = Err[Literal["not_held", "unavailable"]]
 """Why a lock was not released or extended."""
 
 
+Unavailable = Err[Literal["unavailable"]]
+"""Too few servers answered."""
+
+
 def refused(error: RedlockError) -> Refused:
     """Return the result of a failed acquisition."""
+    if isinstance(error, WaitCancelled):
+        return Err("cancelled", error=error)
     return Err("lock_failure" if isinstance(error, Contended) else "unavailable", error=error)
 
 
@@ -81,6 +99,11 @@ def released(error: RedlockError | None) -> Ok[None] | Lost:
     return _RELEASED if error is None else lost(error)
 
 
+def forced(outcome: V | RedlockError) -> Ok[V] | Unavailable:
+    """Return the result of a release by force: what it removed, or why that is unknown."""
+    return Err("unavailable", error=outcome) if isinstance(outcome, RedlockError) else Ok(outcome)
+
+
 def extended(lease: V, outcome: object) -> Ok[V] | Lost:
     """Return the result of an extension.
 
@@ -90,7 +113,7 @@ def extended(lease: V, outcome: object) -> Ok[V] | Lost:
     return lost(outcome) if isinstance(outcome, RedlockError) else Ok(lease)
 
 
-def value_of(outcome: Ok[V] | Refused | Lost) -> V:
+def value_of(outcome: Ok[V] | Refused | Lost | Unavailable) -> V:
     """Return the value of a supervisor's result. Raises the error of a refusal."""
     if isinstance(outcome, Ok):
         return outcome.value

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 from hypothesis import settings
 from secrecy import SECRETS, install
@@ -16,6 +18,9 @@ PASSWORDS = ("tr0ub4dor-and-3", "wrong-one-9", "correct-horse-battery-staple", "
 
 def pytest_configure(config: pytest.Config) -> None:
     install(config)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell's background jobs ignore it, and so would the processes that tests start, and interrupt.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     for password in PASSWORDS:
         SECRETS.password(password, "a password of the suite")
 

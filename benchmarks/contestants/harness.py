@@ -25,10 +25,23 @@ import time
 from array import array
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from importlib.metadata import version
 from typing import Any, Protocol
 
-__all__ = ["HOST", "TTL", "AioLocks", "Groups", "Library", "Request", "SyncLocks", "Tally", "quantile", "serve"]
+__all__ = [
+    "HOST",
+    "TTL",
+    "AioLocks",
+    "Groups",
+    "Library",
+    "Request",
+    "SyncLocks",
+    "Tally",
+    "aio_measured",
+    "quantile",
+    "serve",
+]
 
 HOST = "127.0.0.1"
 TTL = 10
@@ -146,8 +159,8 @@ def serve(library: Library) -> None:
     global _bench
     _bench = os.dup(1)
     os.dup2(2, 1)  # what a library prints must not mix with the figures
-    packages = {**{name: version(name) for name in library.packages}, **library.about}
-    say({"python": platform.python_version(), "packages": packages})
+    versions = {"python": platform.python_version(), **{name: version(name) for name in library.packages}}
+    say({"packages": {**versions, **library.about}})
     while line := sys.stdin.readline():
         request = json.loads(line)
         try:
@@ -157,11 +170,20 @@ def serve(library: Library) -> None:
         say({"event": "closed"})
 
 
-def _operation(library: Library, name: str) -> Callable[[Request], None]:
-    if name == "contend":
-        from contention import contend
+_WAITING = {
+    "contend": "contention",
+    "wakeup": "wakeup",
+    "crowd": "crowd",
+    "queueing": "queueing",
+    "waiters": "queueing",
+}
+"""Operations that have a module, whose function of the same name returns the figures."""
 
-        return lambda request: say(contend(library, request, ready))
+
+def _operation(library: Library, name: str) -> Callable[[Request], None]:
+    if name in _WAITING:
+        measure = getattr(import_module(_WAITING[name]), name)
+        return lambda request: say(measure(library, request, ready))
     shared = {"sync": _sync, "aio": _aio}
     if name in shared:
         return lambda request: shared[name](library, request)
@@ -229,10 +251,11 @@ def _aio(library: Library, request: Request) -> None:
         import uvloop
 
         runner = uvloop.run
-    runner(_aio_measured(library.aio, request))
+    runner(aio_measured(library.aio, request))
 
 
-async def _aio_measured(connect: Callable[[Groups], Awaitable[AioLocks]], request: Request) -> None:
+async def aio_measured(connect: Callable[[Groups], Awaitable[AioLocks]], request: Request) -> None:
+    """Measures cycles of `workers` tasks for `seconds`, and says the figures."""
     locks = await connect(request["groups"])
     try:
         await _tasks(locks, request["workers"], request["warmup"], "warm")

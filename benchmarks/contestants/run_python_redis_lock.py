@@ -1,4 +1,7 @@
-"""python-redis-lock, on the first server alone. A list (BLPOP) wakes those who wait; they do not ask again."""
+"""python-redis-lock, on the first server alone. A list (BLPOP) wakes those who wait; they do not ask again.
+
+They block for a ttl at a time, so the client gets no socket time-out: after its default of 5 s it would raise.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ class Locks:
     """`redis_lock.Lock` without renewal."""
 
     def __init__(self, groups: Groups) -> None:
-        self._client = Redis(host=HOST, port=groups[0][0])
+        self._client = Redis(host=HOST, port=groups[0][0], socket_timeout=None)
         self.close = self._client.close
 
     def lock(self, resource: str) -> Any:

@@ -9,7 +9,9 @@ import tracemalloc
 from pathlib import Path
 
 import uvloop
-from harness import HOST, TTL, Groups, Library, Request, ready, say, serve
+from harness import HOST, TTL, Groups, Library, Request, aio_measured, ready, say, serve
+from keeping import keeping
+from kinds import kinds
 
 from redlock_cluster import AsyncLease, AsyncSupervisor, Err, Lease, Ok, Supervisor
 from redlock_cluster.wire import flight
@@ -76,6 +78,65 @@ class AioFace:
 async def connect(groups: Groups) -> AioFace:
     """A supervisor in the running loop."""
     return AioFace(await AsyncSupervisor(options(groups)).start())
+
+
+class ReadFace:
+    """Read locks of `AsyncSupervisor`; one: all on one resource, whatever is asked for."""
+
+    def __init__(self, redlock: AsyncSupervisor, one: bool) -> None:
+        self._redlock, self._one = redlock, one
+        self.close = redlock.close
+
+    async def lock(self, resource: str) -> AsyncLease | None:
+        """The lease, or None."""
+        outcome = await self._redlock.lock("bench:read" if self._one else resource, TTL, mode="read")
+        return outcome.value if isinstance(outcome, Ok) else None
+
+    async def unlock(self, resource: str, held: AsyncLease) -> object:
+        """True when a quorum released it."""
+        return await self._redlock.unlock(held.resource, held)
+
+
+def reads(request: Request) -> None:
+    """As `aio` on uvloop, with read locks; `one`: all on one resource."""
+
+    async def connected(groups: Groups) -> ReadFace:
+        return ReadFace(await AsyncSupervisor(options(groups)).start(), request["one"])
+
+    uvloop.run(aio_measured(connected, request))
+
+
+class FenceFace(AioFace):
+    """Fenced locks of `AsyncSupervisor`."""
+
+    async def lock(self, resource: str) -> AsyncLease | None:
+        """The lease, or None."""
+        outcome = await self._redlock.lock(resource, TTL, fenced=True)
+        return outcome.value if isinstance(outcome, Ok) else None
+
+
+def fenced(request: Request) -> None:
+    """As `aio` on uvloop, with fences."""
+
+    async def connected(groups: Groups) -> FenceFace:
+        return FenceFace(await AsyncSupervisor(options(groups)).start())
+
+    uvloop.run(aio_measured(connected, request))
+
+
+class KindsFace(SyncFace):
+    """`Supervisor`, by kinds of locks."""
+
+    def wait_for(self, kind: str, resource: str, permits: int) -> Lease:
+        """The lease, at last; kind: "read", "write" or "permit"."""
+        if kind == "permit":
+            with_permit = self._redlock.semaphore(resource, permits, TTL, wait=None)
+            with_permit.acquire()
+            assert with_permit.lease is not None
+            return with_permit.lease
+        outcome = self._redlock.lock(resource, TTL, wait=None, mode="read" if kind == "read" else "write")
+        assert isinstance(outcome, Ok), outcome
+        return outcome.value
 
 
 def many(request: Request) -> None:
@@ -156,4 +217,12 @@ def _resident() -> int:
 if __name__ == "__main__":
     packages = ("redlock-cluster", "hiredis", "uvloop")
     about = {"engine": "interpreted" if str(flight.__file__).endswith(".py") else "compiled by mypyc"}
-    serve(Library(packages, sync=SyncFace, aio=connect, more={"many": many, "memory": memory}, about=about))
+    more = {
+        "many": many,
+        "memory": memory,
+        "reads": reads,
+        "fenced": fenced,
+        "keeping": lambda request: say(keeping(request, ready)),
+        "kinds": lambda request: say(kinds(KindsFace, request, ready)),
+    }
+    serve(Library(packages, sync=SyncFace, aio=connect, more=more, about=about))

@@ -9,25 +9,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from redlock_cluster import Supervisor, Vote
+from redlock_cluster.cli.output import console
 from redlock_cluster.errors import LockNotAcquired
 from redlock_cluster.results import Ok
 
 if TYPE_CHECKING:
     from redlock_cluster import ClusterStatus, GroupStatus, ServerStatus, ServerVote, Status
 
-__all__ = ["check_servers"]
+__all__ = ["check_servers", "not_granting", "wait_until_attempted"]
 
 _STYLES: Final = {"up": "green", "down": "red", "refusing": "red", "for": "green", "absent": "red"}
-_PIPE_WIDTH: Final = 250
 
 _TTL: Final = 5.0
 _LONGEST: Final = 2.0  # seconds that votes are waited for which can't change the outcome any more
 _POLL: Final = 0.005
+_LONG_POLL: Final = 0.1
 
 _Key = tuple[str, str]
 """The names of a deployment and of one of its groups."""
@@ -45,18 +45,20 @@ class _Trial:
     problem: str
 
 
-def check_servers(config: Path) -> bool:
+def check_servers(config: Path, wait: bool = False) -> bool:
     """Connect to every server, lock on every group, and print a table of what was found.
 
     config: path of the options file
+    wait: first wait until every server is up and grants locks
 
     Returns whether every group gave a lock and took it back.
 
     Raises OptionsError.
     """
     with Supervisor(config) as supervisor:
-        while _connecting(supervisor.status()):  # at most for the connect timeout
-            time.sleep(_POLL)
+        wait_until_attempted(supervisor)
+        if wait:
+            _wait_for_all(supervisor)
         trials = {
             (cluster.name, group.name): trial
             for cluster in supervisor.status().clusters
@@ -64,19 +66,38 @@ def check_servers(config: Path) -> bool:
         }
         time.sleep(_POLL)  # a refusal by the last server may come after the quorum
         status = supervisor.status()
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        # A program that reads this needs every line whole.
-        console = Console(highlight=False, width=_PIPE_WIDTH)
-    console.print(_table(status, trials))
+    out = console()
+    out.print(_table(status, trials))
     problems = {_name(status, key): trial.problem for key, trial in trials.items() if trial.problem}
     for name, problem in problems.items():
-        console.print(Text(f"{name}: {problem}", style="red"), soft_wrap=True)
+        out.print(Text(f"{name}: {problem}", style="red"), soft_wrap=True)
     if problems:
-        console.print(Text(f"can't lock: {', '.join(problems)}", style="bold red"), soft_wrap=True)
+        out.print(Text(f"can't lock: {', '.join(problems)}", style="bold red"), soft_wrap=True)
     else:
-        console.print(Text("every group gave a lock and took it back", style="bold green"))
+        out.print(Text("every group gave a lock and took it back", style="bold green"))
     return not problems
+
+
+def _wait_for_all(supervisor: Supervisor) -> None:
+    """Say what is waited for whenever that has changed."""
+    told: list[str] = []
+    while waiting := not_granting(supervisor.status()):
+        if waiting != told:
+            told = waiting
+            console(stderr=True).print(Text(f"waiting for {'; '.join(waiting)}"), soft_wrap=True)
+        time.sleep(_LONG_POLL)
+
+
+def not_granting(status: Status) -> list[str]:
+    """The servers that grant no lock, and why."""
+    servers = [server for cluster in status.clusters for group in cluster.groups for server in group.servers]
+    return [f"{s.name} ({s.state.value}: {s.last_error})" for s in servers if s.state.value not in ("up", "partial")]
+
+
+def wait_until_attempted(supervisor: Supervisor) -> None:
+    """Each server has connected or failed; at most for the connect timeout."""
+    while _connecting(supervisor.status()):
+        time.sleep(_POLL)
 
 
 def _connecting(status: Status) -> bool:
@@ -131,7 +152,9 @@ def _row(group: GroupStatus, server: ServerStatus, vote: ServerVote | None) -> l
     # A refused attempt does not wait for votes that can't change it.
     said = "" if vote is None else "not waited for" if vote.vote is None else vote.vote.value
     why = "" if vote is None or vote.vote is Vote.FOR else vote.detail
-    told = [text for text in (why or server.last_error, server.warning) if text]
+    slow = "waiting clients poll it" if server.wakes is False else ""
+    unguarded = f"not guarded against a restart that forgets locks: {server.unguarded}" if server.unguarded else ""
+    told = [text for text in (why or server.last_error, server.warning, unguarded, slow) if text]
     return [
         Text(group.name),
         Text(server.name),

@@ -32,6 +32,9 @@ app = typer.Typer(
 )
 
 Config = Annotated[Path, typer.Argument(help="The options file (YAML).", show_default=False)]
+Deployment = Annotated[str | None, typer.Option(help="Which one, in a file of several deployments.")]
+Permit = Annotated[int | None, typer.Option(help="Of the semaphore of that name, from 0 on.", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line, for programs.")]
 
 
 @contextlib.contextmanager
@@ -53,7 +56,7 @@ def _errors_reported() -> Iterator[None]:
 def route(
     config: Config,
     resources: Annotated[list[str], typer.Argument(metavar="RESOURCE...", help="Names of what is to be locked.")],
-    deployment: Annotated[str | None, typer.Option(help="Which one, in a file of several deployments.")] = None,
+    deployment: Deployment = None,
 ) -> None:
     """Print the group that votes on each resource, separated by a tab. Connects to nothing."""
     with _errors_reported():
@@ -78,7 +81,12 @@ def schema() -> None:
 
 
 @app.command()
-def check(config: Config) -> None:
+def check(
+    config: Config,
+    wait_quarantine: Annotated[
+        bool, typer.Option("--wait-quarantine", help="First wait until every server is up and grants locks.")
+    ] = False,
+) -> None:
     """Validate the options file, connect to every server, lock on every group, and show what was found.
 
     Each lock is of a resource that nobody else has, and is given back. Exits with 0 when every group gave one and took
@@ -87,7 +95,94 @@ def check(config: Config) -> None:
     with _errors_reported():
         from redlock_cluster.cli.check import check_servers
 
-        raise typer.Exit(0 if check_servers(config) else 1)
+        raise typer.Exit(0 if check_servers(config, wait_quarantine) else 1)
+
+
+meta = typer.Typer(help="What servers remember of themselves, by which it is known that they forgot no lock.")
+app.add_typer(meta, name="meta", no_args_is_help=True)
+
+
+@meta.command()
+def show(config: Config, deployment: Deployment = None, as_json: AsJson = False) -> None:
+    """Show what every server remembers, and whether it grants locks. Changes nothing, but as every client does.
+
+    Exits with 1 when a server grants none.
+    """
+    with _errors_reported():
+        from redlock_cluster.cli.meta import show_meta
+
+        raise typer.Exit(0 if show_meta(config, deployment, as_json) else 1)
+
+
+@meta.command()
+def init(
+    config: Config,
+    deployment: Deployment = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
+) -> None:
+    """Say that nobody holds a lock, so that servers grant some at once that may have forgotten locks.
+
+    For servers that are used for the first time while one of them is away, and when all clients are stopped. Exits with
+    1 when a server grants none afterwards.
+    """
+    with _errors_reported():
+        from redlock_cluster.cli.meta import init_meta
+
+        raise typer.Exit(0 if init_meta(config, deployment, yes) else 1)
+
+
+@app.command()
+def inspect(
+    config: Config,
+    resource: Annotated[str, typer.Argument(help="What is locked.", show_default=False)],
+    deployment: Deployment = None,
+    permit: Permit = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show who holds a resource and who waits for it, as each server says. Changes nothing.
+
+    Exits with 1 when too few servers say.
+    """
+    with _errors_reported():
+        from redlock_cluster.cli.locks import inspect_resource
+
+        raise typer.Exit(0 if inspect_resource(config, deployment, resource, permit, as_json) else 1)
+
+
+@app.command()
+def locks(
+    config: Config,
+    pattern: Annotated[str, typer.Argument(help="Of resources, with * ? [a-z].")] = "*",
+    deployment: Deployment = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the locks there are: the resource, its group, on how many servers, and for how long yet; separated by tabs.
+
+    Exits with 1 when too few servers of a group say.
+    """
+    with _errors_reported():
+        from redlock_cluster.cli.locks import list_locks
+
+        list_locks(config, deployment, pattern, as_json)
+
+
+@app.command()
+def force_release(
+    config: Config,
+    resource: Annotated[str, typer.Argument(help="What is locked.", show_default=False)],
+    deployment: Deployment = None,
+    permit: Permit = None,
+    as_json: AsJson = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Don't show who holds it, and don't ask.")] = False,
+) -> None:
+    """Take a lock from whoever holds it. Its holder is told, but may go on until it hears that.
+
+    Exits with 1 when that was not done.
+    """
+    with _errors_reported():
+        from redlock_cluster.cli.locks import force_release as take_away
+
+        raise typer.Exit(0 if take_away(config, deployment, resource, permit, as_json, yes) else 1)
 
 
 @app.command()

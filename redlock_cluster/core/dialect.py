@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from redlock_cluster.core.replies import NULL, NULL_RESP2, ErrorReply
 
-__all__ = ["SCRIPTED", "Dialect", "dialect_of", "probes"]
+__all__ = ["SCRIPTED", "Dialect", "dialect_of", "probes", "without_queue"]
 
 CompareAndDelete = Literal["DELIFEQ", "DELEX"]
 
@@ -22,6 +22,8 @@ class Dialect:
     set_ifeq: `SET … IFEQ` works (Valkey >= 8.1, Redis >= 8.4)
     compare_and_delete: `DELIFEQ key value` (Valkey >= 9.0), `DELEX key IFEQ value` (Redis >= 8.4), or None
     resp3: the protocol's version is 3
+    queues: we stand in the queue of those who wait, and may run its scripts
+    wakes: it tells us when a key is free: it pushes, and lets us subscribe
     null: how it says that there is nothing, as it comes over the wire
     """
 
@@ -29,6 +31,8 @@ class Dialect:
     set_ifeq: bool
     compare_and_delete: CompareAndDelete | None
     resp3: bool = True
+    queues: bool = True
+    wakes: bool = False
     null: bytes = field(init=False)
 
     def __post_init__(self) -> None:
@@ -54,11 +58,11 @@ def probes(key: str) -> tuple[tuple[str | int, ...], ...]:
     )
 
 
-def dialect_of(probed: Sequence[object], resp3: bool) -> Dialect:
+def dialect_of(probed: Sequence[object], resp3: bool, queues: bool = True, wakes: bool = False) -> Dialect:
     """The dialect of a server, by its replies to `probes`.
 
     probed: one reply for each probe, in order
-    resp3: the protocol's version is 3
+    resp3, queues, wakes: as in `Dialect`
     """
     set_nx_get, set_ifeq, delifeq, delex = probed
     deletes: CompareAndDelete | None = None
@@ -66,7 +70,14 @@ def dialect_of(probed: Sequence[object], resp3: bool) -> Dialect:
         deletes = "DELIFEQ"
     elif type(delex) is int:
         deletes = "DELEX"
-    return _dialect(_refuses_ttl(set_nx_get), _refuses_ttl(set_ifeq), deletes, resp3)
+    return _dialect(_refuses_ttl(set_nx_get), _refuses_ttl(set_ifeq), deletes, resp3, queues, wakes)
+
+
+def without_queue(dialect: Dialect) -> Dialect:
+    """The same, where we may not run the scripts of the queue."""
+    return _dialect(
+        dialect.set_nx_get, dialect.set_ifeq, dialect.compare_and_delete, dialect.resp3, False, dialect.wakes
+    )
 
 
 def _refuses_ttl(reply: object) -> bool:
@@ -74,5 +85,12 @@ def _refuses_ttl(reply: object) -> bool:
 
 
 @cache
-def _dialect(set_nx_get: bool, set_ifeq: bool, compare_and_delete: CompareAndDelete | None, resp3: bool) -> Dialect:
-    return Dialect(set_nx_get, set_ifeq, compare_and_delete, resp3)
+def _dialect(
+    set_nx_get: bool,
+    set_ifeq: bool,
+    compare_and_delete: CompareAndDelete | None,
+    resp3: bool,
+    queues: bool,
+    wakes: bool,
+) -> Dialect:
+    return Dialect(set_nx_get, set_ifeq, compare_and_delete, resp3, queues, wakes)

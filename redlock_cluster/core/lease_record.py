@@ -1,17 +1,22 @@
 """What a client knows of a lease it won. Only this module writes a record's fields.
 
-    event                            held       unknown     releasing   unreleased  expired, gone, released
+    event                            held       unknown     releasing   unreleased  expired and what follows it below
     extended by a quorum, in time    held       held        -           -           -
     an extension reached no quorum   unknown    unknown     -           -           -
     a quorum can't hold the token    gone       gone        -           -           -
+    ... and it was removed by force  forced     forced      -           -           - (gone: forced)
     validity ran out                 expired    expired     -           -           -
+    it was held as long as it may be ended      ended       -           -           -
+    its ticket was given away        detached   detached    -           -           -
     a release was asked for          releasing  unreleased  -           -           -
     a quorum deleted it                                     released    released    -
     a release reached no quorum                             unreleased  -           -
     a quorum did not hold it                                gone        gone        -
 
-A dash is no change. From releasing on, a lease is no longer valid. To users, releasing is HELD, unreleased is UNKNOWN,
-expired and gone are LOST. The rows of this table stand below, one for each event.
+Columns that are not shown follow in this order: expired, ended, gone, forced, released, detached; but for the one that
+is named, nothing changes there. A dash is no change. From releasing on, a lease is no longer valid. To users, releasing
+is HELD, unreleased is UNKNOWN, expired, ended, gone and forced are LOST. The rows of this table stand below, one for
+each event.
 
 Engines of one process that know one token have a record each: they are aliases. Each is written in its own engine's
 thread alone, so no lock is needed and no event is lost. What is known is what they say together, and an event of one
@@ -42,23 +47,27 @@ __all__ = ["Aliases", "LeaseRecord", "LeaseState", "LossReason"]
 
 class LeaseState(enum.Enum):
     """HELD: a quorum has the token. UNKNOWN: the last extension or release has reached no quorum.
-    LOST, RELEASED: it is over."""
+    LOST, RELEASED: it is over. DETACHED: its ticket was given away, and whoever adopts that has it."""
 
     HELD = "held"
     UNKNOWN = "unknown"
     LOST = "lost"
     RELEASED = "released"
+    DETACHED = "detached"
 
 
 class LossReason(enum.Enum):
     """Why a lease was lost.
 
     EXPIRED: its validity ran out. GONE: a quorum of the servers does not hold its token any more: somebody deleted the
-    key or took it over, or servers lost their memory.
+    key or took it over, or servers lost their memory. FORCED: the same, by `force_release`. MAX_HOLD: it was held as
+    long as `max_hold` allows.
     """
 
     EXPIRED = "expired"
     GONE = "gone"
+    FORCED = "forced"
+    MAX_HOLD = "max_hold"
 
 
 _DONE: Final = Outcome.DONE
@@ -69,9 +78,12 @@ _UNKNOWN: Final = 1
 _RELEASING: Final = 2
 _UNRELEASED: Final = 3
 _EXPIRED: Final = 4
-_GONE: Final = 5
-_RELEASED: Final = 6
-_OVER: Final = (_EXPIRED, _GONE, _RELEASED)
+_ENDED: Final = 5
+_GONE: Final = 6
+_FORCED: Final = 7
+_RELEASED: Final = 8
+_DETACHED: Final = 9
+_OVER: Final = (_EXPIRED, _ENDED, _GONE, _FORCED, _RELEASED, _DETACHED)
 _ASKED: Final = (_RELEASING, _UNRELEASED, _RELEASED)
 
 _NEVER: Final = float("inf")
@@ -83,13 +95,30 @@ _SHOWN: Final = (
     LeaseState.UNKNOWN,
     LeaseState.LOST,
     LeaseState.LOST,
+    LeaseState.LOST,
+    LeaseState.LOST,
     LeaseState.RELEASED,
+    LeaseState.DETACHED,
 )
 
 _ON_EXTENDED: Final = (_HELD, _HELD, _RELEASING, _UNRELEASED, *_OVER)
 _ON_EXTENSION_UNKNOWN: Final = (_UNKNOWN, _UNKNOWN, _RELEASING, _UNRELEASED, *_OVER)
 _ON_EXTENSION_GONE: Final = (_GONE, _GONE, _RELEASING, _UNRELEASED, *_OVER)
+_ON_FORCED: Final = (
+    _FORCED,
+    _FORCED,
+    _RELEASING,
+    _UNRELEASED,
+    _EXPIRED,
+    _ENDED,
+    _FORCED,
+    _FORCED,
+    _RELEASED,
+    _DETACHED,
+)
 _ON_EXPIRY: Final = (_EXPIRED, _EXPIRED, _RELEASING, _UNRELEASED, *_OVER)
+_ON_MAX_HOLD: Final = (_ENDED, _ENDED, _RELEASING, _UNRELEASED, *_OVER)
+_ON_DETACHED: Final = (_DETACHED, _DETACHED, _RELEASING, _UNRELEASED, *_OVER)
 _ON_RELEASE_ASKED: Final = (_RELEASING, _UNRELEASED, _RELEASING, _UNRELEASED, *_OVER)
 _ON_RELEASED: Final = (_HELD, _UNKNOWN, _RELEASED, _RELEASED, *_OVER)
 _ON_RELEASE_UNKNOWN: Final = (_HELD, _UNKNOWN, _UNRELEASED, _UNRELEASED, *_OVER)
@@ -101,6 +130,10 @@ class Ballot(Protocol):
 
     def votes(self, names: tuple[str, ...], /) -> tuple[ServerVote, ...]:
         """Every server's vote, in the group's order."""
+
+    @property
+    def granted(self) -> int:
+        """Mask of the servers that voted FOR."""
 
 
 class AcquisitionBallot(Ballot, Protocol):
@@ -130,6 +163,24 @@ class Aliases(Protocol):
         """All of them, the oldest first."""
 
 
+class _Asked:
+    """What is known of a lease's newest extension. It never changes: another takes its place.
+
+    So other threads see all of it or nothing. As a tuple it would take thrice the memory. Of a lease that has no alias
+    it is forgotten once the extension is decided: whatever an alias begins comes later.
+
+    begun: its start
+    validity: seconds that it may give
+    decided: when it was decided
+    least_ms: the least ttl that it or one before it asked for, of those that servers may still execute
+    """
+
+    __slots__ = ("begun", "decided", "least_ms", "validity")
+
+    def __init__(self, begun: float, validity: float, decided: float, least_ms: int) -> None:
+        self.begun, self.validity, self.decided, self.least_ms = begun, validity, decided, least_ms
+
+
 class LeaseRecord:
     """One lease: who, until when, and on which servers.
 
@@ -142,12 +193,19 @@ class LeaseRecord:
     ttl_ms: milliseconds that servers keep it, counted from the acquisition or the last extension
     longest_ms: the longest ttl that a server may have taken for it, milliseconds
     valid_until: when it ends by this machine's clock
-    sent: mask of the servers that were sent the token
-    acquired: the round that won it; None for one that is known by its token
-    extension: the last round that extended it
+    since: when it was acquired, or first known here
+    hold_until: when it ends whatever extends it
+    sent: mask of the servers that were sent the token to acquire it
+    resent: mask of the servers that were sent it again, or turned out to hold it
+    retaking: mask of those that were and have not answered that
+    healed: mask of those that have taken it since the round whose votes count
+    missing: mask of those that may have lost it since
+    acquired: the round that won it; None for one that is known by its token, or was extended since all have answered
+    confirmed: the last round that extended it or looked where it is
     release: the newest release that is under way
     deleted: mask of the servers known to have deleted it
     doubtful: mask of the servers whose reply to a release was lost
+    fence: the number of the acquisition, 0 if there was none to be had; None if it was not asked for
     """
 
     __slots__ = (
@@ -155,15 +213,22 @@ class LeaseRecord:
         "_asked",
         "_state",
         "acquired",
+        "confirmed",
         "deleted",
         "doubtful",
-        "extension",
+        "fence",
+        "healed",
+        "hold_until",
         "key",
         "longest_ms",
+        "missing",
         "mode",
         "release",
+        "resent",
         "resource",
+        "retaking",
         "sent",
+        "since",
         "token",
         "ttl_ms",
         "valid_until",
@@ -177,21 +242,32 @@ class LeaseRecord:
         mode: LockMode,
         ttl_ms: int,
         valid_until: float,
+        since: float,
         sent: int,
         acquired: AcquisitionBallot | None,
-        extension: Ballot | None,
+        fence: int | None = None,
     ) -> None:
         self.resource, self.key, self.token, self.mode = resource, key, token, mode
         self.ttl_ms = self.longest_ms = ttl_ms
-        self.valid_until, self.sent = valid_until, sent
-        self.acquired, self.extension = acquired, extension
+        self.valid_until, self.since, self.sent = valid_until, since, sent
+        self.hold_until = _NEVER
+        self.resent = self.retaking = self.healed = self.missing = 0
+        self.acquired, self.fence = acquired, fence
+        self.confirmed: Ballot | None = None
         self.release: ReleaseBallot | None = None
         self.deleted = self.doubtful = 0
         self._state = _HELD
         self._aliases: Callable[[], Aliases | None] | None = None
-        # Its newest extension: the start, the validity that it may give, and when it was decided. One value, so that
-        # other threads see all of it or nothing.
-        self._asked: tuple[float, float, float] | None = None
+        self._asked: _Asked | None = None
+
+    def note_fence(self, fence: int | None) -> None:
+        """Somebody knows its number who had the lease before."""
+        if self.fence is None:
+            self.fence = fence
+
+    def note_mode(self, mode: LockMode) -> None:
+        """Servers say which kind of lock it is, of which nothing but the token was known."""
+        self.mode = mode
 
     # --- what is known of it ---------------------------------------------------------------------------------------
 
@@ -199,13 +275,14 @@ class LeaseRecord:
         """The state and the end, as all aliases say them together."""
         aliases = self.aliases
         if aliases is None:
-            return self._state, self.valid_until
+            return self._state, min(self.valid_until, self.hold_until)
         records, newest = aliases.records, self._newest()
         state, end, begun = max([record._state for record in records]), newest.valid_until, newest._begun()
         for record in records:
             asked = record._asked
-            if record is not newest and asked is not None and asked[2] > begun:
-                end = min(end, begun + asked[1])
+            if record is not newest and asked is not None and asked.decided > begun:
+                end = min(end, begun + asked.validity)
+        end = min([end, *[record.hold_until for record in records]])
         return (newest._state if state < _RELEASING else state), end
 
     def _newest(self) -> LeaseRecord:
@@ -221,12 +298,14 @@ class LeaseRecord:
     def _begun(self) -> float:
         """When its newest extension was begun; before all others if there was none."""
         asked = self._asked
-        return -_NEVER if asked is None else asked[0]
+        return -_NEVER if asked is None else asked.begun
 
     def _at(self, now: float) -> int:
         """The state that aliases say together at a moment: validity may have run out."""
         state, end = self._known()
-        return state if now < end else _ON_EXPIRY[state]
+        if now < end:
+            return state
+        return (_ON_MAX_HOLD if end == self.hold_until else _ON_EXPIRY)[state]
 
     def state(self, now: float) -> LeaseState:
         """The state at a moment: a lease whose validity has run out is lost, unless its release was asked for."""
@@ -252,11 +331,24 @@ class LeaseRecord:
         state, end = self._known()
         if state == _GONE:
             return LossReason.GONE, "a quorum of its servers does not hold it any more"
+        if state == _FORCED:
+            return LossReason.FORCED, "it was released by force"
+        if state == _ENDED or end == self.hold_until:
+            return LossReason.MAX_HOLD, "it was held as long as max_hold allows"
         return LossReason.EXPIRED, f"it expired {now - end:.3g} s ago"
 
     def kept_ms(self) -> int:
         """Milliseconds that servers keep it, counted from the acquisition or the last extension by any alias."""
         return self._newest().ttl_ms
+
+    def given_ms(self) -> int:
+        """Milliseconds for which whoever takes it over extends it first, and counts on that.
+
+        Not more than an extension asked for that is not decided or unknown: servers may execute it after his.
+        """
+        aliases = self.aliases
+        asked = [record._asked for record in ([self] if aliases is None else aliases.records)]
+        return min([self.kept_ms(), *[each.least_ms for each in asked if each is not None and each.decided == _NEVER]])
 
     def kept_longest_ms(self) -> int:
         """The longest ttl that a server may have taken for it from any alias, milliseconds."""
@@ -265,17 +357,33 @@ class LeaseRecord:
 
     @property
     def ballot(self) -> Ballot | None:
-        """The round whose votes say where the lease is held: the last extension that succeeded, or the acquisition."""
-        return self.extension or self.acquired
+        """The round whose votes say where the lease is: the last that extended it or looked, or the acquisition."""
+        return self.confirmed or self.acquired
+
+    @property
+    def live(self) -> bool:
+        """Whether it is neither lost, nor over, nor asked to be released, as far as is known without a clock."""
+        return self._state < _RELEASING
+
+    @property
+    def detached(self) -> bool:
+        """Whether its ticket was given away."""
+        return self._known()[0] == _DETACHED
+
+    def holders(self) -> int:
+        """Mask of the servers that are known to hold it."""
+        ballot = self.ballot
+        granted = 0 if ballot is None else ballot.granted
+        return granted & ~self.missing | self.healed
 
     def may_hold(self) -> int:
         """Mask of the servers that may hold the token."""
         declined = 0 if self.acquired is None else self.acquired.declined
-        return self.sent & ~(self.deleted | declined)
+        return (self.sent & ~declined | self.resent) & ~self.deleted
 
     def unanswered(self) -> int:
         """Mask of the servers that were sent the token and that may still take it."""
-        return 0 if self.acquired is None else self.sent & ~self.acquired.answered
+        return self.retaking if self.acquired is None else self.sent & ~self.acquired.answered | self.retaking
 
     # --- extension -------------------------------------------------------------------------------------------------
 
@@ -292,7 +400,9 @@ class LeaseRecord:
         if self._state >= _RELEASING:
             return False
         self.valid_until = min(self._known()[1], valid_until)
-        self._asked = (started, valid_until - started, _NEVER)
+        before = self._asked
+        least = ttl_ms if before is None or before.decided < _NEVER else min(before.least_ms, ttl_ms)
+        self._asked = _Asked(started, valid_until - started, _NEVER, least)
         self.longest_ms = max(self.longest_ms, ttl_ms)
         return True
 
@@ -309,10 +419,66 @@ class LeaseRecord:
         else:
             self._state = (_ON_EXTENSION_GONE if outcome is Outcome.GONE else _ON_EXTENSION_UNKNOWN)[state]
         if self._state == _HELD:
-            self.valid_until, self.ttl_ms, self.extension = valid_until, ttl_ms, ballot
+            self.valid_until, self.ttl_ms = valid_until, ttl_ms
+            self.confirmed, self.healed, self.missing = ballot, 0, 0
+            self._forget_acquisition()
         if outcome is not Outcome.UNKNOWN:  # else servers may execute it even later
-            asked = self._asked
-            self._asked = None if asked is None else (asked[0], asked[1], now)
+            asked, alone = self._asked, self._aliases is None  # an alias that joins later begins its extensions later
+            self._asked = None if asked is None or alone else _Asked(asked.begun, asked.validity, now, asked.least_ms)
+
+    def _forget_acquisition(self) -> None:
+        """A later round says where the lease is: who keeps many of them keeps one round of each."""
+        acquired = self.acquired
+        if acquired is not None and not self.sent & ~(acquired.answered | acquired.declined):
+            self.sent &= ~acquired.declined
+            self.acquired = None
+
+    def hold_at_most(self, until: float) -> None:
+        """It ends then, whatever extends it; engine time."""
+        self.hold_until = until
+
+    # --- where it is -----------------------------------------------------------------------------------------------
+
+    def looked(self, ballot: Ballot, outcome: Outcome, now: float, forced: bool = False) -> None:
+        """Take in what servers said when they were asked whether they hold it.
+
+        ballot: the round
+        outcome: GONE when a quorum can't hold it
+        forced: some of them said that it was removed by force
+        """
+        state = self._at(now)
+        if outcome is Outcome.GONE:
+            self._state = (_ON_FORCED if forced else _ON_EXTENSION_GONE)[state]
+        elif outcome is _DONE and state < _RELEASING:
+            self.confirmed, self.healed, self.missing = ballot, 0, 0
+
+    def forget(self, mask: int) -> None:
+        """These servers may have lost it."""
+        self.missing |= mask
+        self.healed &= ~mask
+
+    def found(self, index: int) -> None:
+        """A server holds it, perhaps because another engine of this process had it take the lease again."""
+        self.resent |= 1 << index
+
+    def retake(self, index: int) -> None:
+        """A server is sent the token again."""
+        self.resent |= 1 << index
+        self.retaking |= 1 << index
+
+    def retaken(self, index: int, holds: bool) -> None:
+        """It has answered that. What it holds counts from the next round on."""
+        self.retaking &= ~(1 << index)
+        if holds:
+            self.healed |= 1 << index
+
+    # --- hand-over -------------------------------------------------------------------------------------------------
+
+    def detach(self, now: float) -> bool:
+        """It is somebody else's from now on. Returns False when it was over, or its release was asked for."""
+        state = self._at(now)
+        self._state = _ON_DETACHED[state]
+        return state < _RELEASING
 
     # --- release ---------------------------------------------------------------------------------------------------
 
@@ -358,7 +524,8 @@ class LeaseRecord:
         """Mask of the servers that may hold the token; whoever asks sees to it that it goes from there, once."""
         if self.release is not None:
             self.release.count_alone()
-        holders, self.sent = self.may_hold(), 0
+        holders = self.may_hold()
+        self.sent = self.resent = 0
         return holders
 
     # --- aliases ---------------------------------------------------------------------------------------------------
@@ -381,8 +548,7 @@ class LeaseRecord:
         resource: as that engine's caller named it
         sent: mask of its servers
         """
-        made = LeaseRecord(
-            resource, self.key, self.token, self.mode, self.kept_ms(), self._known()[1], sent, None, None
-        )
+        kept, until = self.kept_ms(), self._known()[1]
+        made = LeaseRecord(resource, self.key, self.token, self.mode, kept, until, self.since, sent, None, self.fence)
         made.longest_ms = self.kept_longest_ms()
         return made

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Final
 
-__all__ = ["FORESEEN", "NULL", "NULL_RESP2", "OK", "ONE", "UNFORESEEN", "ErrorReply", "describe", "is_number"]
+__all__ = [
+    "FORESEEN",
+    "NULL",
+    "NULL_RESP2",
+    "OK",
+    "ONE",
+    "TWO",
+    "UNFORESEEN",
+    "ErrorReply",
+    "describe",
+    "is_number",
+    "texts_in",
+]
 
 # As they come over the wire.
 OK: Final = b"+OK\r\n"
 ONE: Final = b":1\r\n"
+TWO: Final = b":2\r\n"
 NULL: Final = b"_\r\n"
 NULL_RESP2: Final = b"$-1\r\n"
 
-FORESEEN: Final[dict[bytes, object]] = {OK: b"OK", ONE: 1, NULL: None, NULL_RESP2: None}
+FORESEEN: Final[dict[bytes, object]] = {OK: b"OK", ONE: 1, TWO: 2, NULL: None, NULL_RESP2: None}
 """Every reply that a command may be expected to get, and what the parser makes of it."""
 
 UNFORESEEN: Final = b""
@@ -55,6 +69,11 @@ class ErrorReply(Exception):
         return self.code in _REFUSALS
 
     @property
+    def forbidden(self) -> bool:
+        """Whether our user may not do that. What a script may not do, servers say each in their own words."""
+        return self.code == "NOPERM" or "ACL failure" in self.text or "executing the script can't run" in self.text
+
+    @property
     def read_only(self) -> bool:
         """Whether the server is a replica, or has become one. Scripts before Redis 7 say so inside another error."""
         return self.code == "READONLY" or "-READONLY " in self.text
@@ -77,6 +96,17 @@ def _shown(text: str) -> str:
 def describe(reply: object) -> str:
     """A reply's kind, for messages; its content may be a token and stays out."""
     return type(reply).__name__
+
+
+def texts_in(reply: object) -> dict[str, str]:
+    """The names and values of a map that are texts; in RESP2 a map is a list of both in turn."""
+    pairs: Iterable[tuple[object, object]] = ()
+    if isinstance(reply, dict):
+        pairs = reply.items()
+    elif isinstance(reply, list):
+        pairs = zip(reply[::2], reply[1::2], strict=False)
+    texts = [(name, value) for name, value in pairs if isinstance(name, bytes) and isinstance(value, bytes)]
+    return {name.decode("utf-8", "replace"): value.decode("utf-8", "replace") for name, value in texts}
 
 
 def is_number(reply: object, number: int) -> bool:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+from redlock_cluster.core.queue import HELD, SIDE_KEYS, semaphore_in
+
 __all__ = ["MAX_RESOURCE_BYTES", "Resource", "resource_bytes", "resource_text"]
 
 Resource = str | bytes
 
 MAX_RESOURCE_BYTES = 65536
+
+_LAST: Final = frozenset(end[-1] for end in (*SIDE_KEYS, HELD))
 
 
 def resource_bytes(resource: object) -> bytes:
@@ -14,7 +20,8 @@ def resource_bytes(resource: object) -> bytes:
 
     A `str` made by decoding foreign bytes with `surrogateescape` gives those bytes back.
 
-    Raises TypeError for anything but `str` and `bytes`, ValueError for an empty resource or one over 64 KiB.
+    Raises TypeError for anything but `str` and `bytes`, ValueError for an empty resource, one over 64 KiB, or one that
+    ends as the keys do that stand beside a lock.
     """
     if isinstance(resource, str):
         try:
@@ -29,6 +36,11 @@ def resource_bytes(resource: object) -> bytes:
         raise ValueError("a resource must not be empty")
     if len(data) > MAX_RESOURCE_BYTES:
         raise ValueError(f"a resource is at most {MAX_RESOURCE_BYTES} bytes long, this one has {len(data)}")
+    if data[-1] in _LAST:  # `endswith` alone takes some times as long
+        if data.endswith(SIDE_KEYS):
+            raise ValueError(f"a resource must not end in {data[data.rindex(b':redlock:') :].decode()!r}")
+        if semaphore_in(data) is not data:
+            raise ValueError("a resource must not be named as a semaphore's permit is")
     return data
 
 

@@ -87,7 +87,23 @@ class RetryPolicy:
         made: attempts so far, at least 1
         fraction: random, in [0, 1)
         """
-        return min(limit.deadline - now, self._interval.after(made - 1, fraction))
+        return min(limit.deadline - now, self.between(made, fraction))
+
+    def between(self, failures: int, fraction: float) -> float:
+        """Seconds between attempts after so many failures, at least 1; fraction: random, in [0, 1)."""
+        return self._interval.after(failures - 1, fraction)
+
+    def deadline(self, made: int, limit: Limit, now: float, fraction: float) -> float:
+        """Engine time when waiting ends that begins after so many attempts; may be infinite.
+
+        Where the number of attempts is limited: when all the pauses that would follow have passed.
+
+        fraction: random, in [0, 1)
+        """
+        if limit.attempts == NEVER:
+            return limit.deadline
+        longest, gone = (self._interval.longest_total(max(0, int(n) - 1)) for n in (limit.attempts, made))
+        return now + (longest - gone) * (0.5 + fraction / 2)
 
     def longest(self, wait: Wait) -> float:
         """Seconds after which an acquisition has ended in any case; infinite for None."""

@@ -165,9 +165,13 @@ class AcquisitionTally(Tally):
         if won:
             self.standing = Standing.WON
 
-    def ask_nobody(self, unasked: int, why: Mapping[int, str]) -> None:
-        """Nothing is sent, because the usable servers are no quorum; before all else. Arguments as for `start_from`."""
-        self.absent = unasked
+    def ask_nobody(self, unfit: int, why: Mapping[int, str]) -> None:
+        """Nothing is sent, because too few servers can be asked and their grants count; before all else.
+
+        unfit: mask of the servers of which that is not so
+        why: for each of those, by index
+        """
+        self.absent = unfit
         self.details = {index: why.get(index, _NOT_ASKED) for index in range(self.size)}
         self.weigh()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
+from math import ceil
 from numbers import Integral, Real
 from operator import index
 from typing import SupportsFloat
@@ -110,22 +111,24 @@ class Timing:
 
     drift_factor: share of the ttl that clocks may drift apart, in [0, 1)
     server_timeout: seconds that a round waits for a vote
+    max_ttl: seconds that a ttl is at most
     """
 
-    __slots__ = ("drift_factor", "server_timeout")
+    __slots__ = ("_last", "drift_factor", "max_ttl", "server_timeout")
 
-    def __init__(self, drift_factor: float, server_timeout: float) -> None:
-        self.drift_factor, self.server_timeout = drift_factor, server_timeout
+    def __init__(self, drift_factor: float, server_timeout: float, max_ttl: float = MAX_TTL_MS / 1000) -> None:
+        self.drift_factor, self.server_timeout, self.max_ttl = drift_factor, server_timeout, max_ttl
+        self._last = self._terms_ms(0)  # mostly the next ones are the same, and rounds keep theirs
 
     def terms(self, ttl: Seconds) -> Terms:
         """The terms of a ttl.
 
-        Raises TypeError for what is no duration and ValueError for one that is no number, below 1 ms, over a
-        century, or so short that the drift margin leaves no validity.
+        Raises TypeError for what is no duration and ValueError for one that is no number, below 1 ms, over `max_ttl`,
+        or so short that the drift margin leaves no validity.
         """
         ttl = seconds(ttl, "ttl")
-        if not 0.001 <= ttl <= MAX_TTL_MS / 1000:
-            raise ValueError(f"ttl must be between 1 ms and a century, not {ttl:g} s")
+        if not 0.001 <= ttl <= self.max_ttl:
+            raise ValueError(f"ttl must be between 1 ms and max_ttl, which is {self.max_ttl:g} s, not {ttl:g} s")
         terms = self.terms_ms(round(ttl * 1000))
         if terms.validity <= 0:
             drift = terms.ttl_ms / 1000 - terms.validity
@@ -134,8 +137,18 @@ class Timing:
 
     def terms_ms(self, ttl_ms: int) -> Terms:
         """The terms of a ttl that was checked before, in milliseconds."""
+        last = self._last
+        if last.ttl_ms != ttl_ms:
+            last = self._last = self._terms_ms(ttl_ms)
+        return last
+
+    def _terms_ms(self, ttl_ms: int) -> Terms:
         ttl = ttl_ms / 1000
         return Terms(ttl_ms, ttl - ttl * self.drift_factor - _GRAIN, self.patience(ttl_ms))
+
+    def ttl_ms_for(self, validity: float) -> int:
+        """The ttl in milliseconds that gives so many seconds of validity, which are less than a ttl's."""
+        return ceil((validity + _GRAIN) / (1 - self.drift_factor) * 1000)
 
     def patience(self, ttl_ms: int) -> float:
         """Seconds that a round waits for votes: the server timeout, at most half the ttl."""

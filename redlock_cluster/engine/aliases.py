@@ -17,7 +17,7 @@ from redlock_cluster.core.resource import Resource
 from redlock_cluster.core.token import Token
 from redlock_cluster.engine.group import Group, Locks
 
-__all__ = ["alias_of", "share"]
+__all__ = ["alias_of", "forget", "share", "tell_of_extension"]
 
 
 class _Aliases:
@@ -62,8 +62,10 @@ def share(group: Group, record: LeaseRecord) -> Aliases:
         noted = record.aliases
         if noted is None:
             name = record.token, record.key, group.locks
-            noted = aliases = _Process.known.get(name) or _Aliases()
-            _Process.known[name] = aliases
+            known = None if record.detached else _Process.known.get(name)  # else they are whoever's that adopted it
+            noted = aliases = known or _Aliases()
+            if not record.detached:
+                _Process.known[name] = aliases
             aliases.add(group, record)
         return noted
 
@@ -83,6 +85,27 @@ def alias_of(group: Group, resource: Resource, key: bytes, token: Token) -> Leas
             record = aliases.records[0].alias(resource, (1 << group.size) - 1)
             aliases.add(group, record)
         return record
+
+
+def tell_of_extension(group: Group, record: LeaseRecord) -> None:
+    """A lease is being extended, or was: other engines that see to it may have to do so earlier than they thought.
+
+    group: of the engine that extended it
+    """
+    aliases = record.aliases
+    if isinstance(aliases, _Aliases):
+        for other in [*aliases.groups]:
+            if other is not group:
+                other.extended_elsewhere(record.token)
+
+
+def forget(group: Group, record: LeaseRecord) -> None:
+    """A lease was detached: whoever adopts it here begins anew, and hears nothing of those that knew it; in any thread.
+
+    These still hear of each other, so that it is detached for all of them.
+    """
+    with _Process.lock:
+        _Process.known.pop((record.token, record.key, group.locks), None)
 
 
 def _after_fork() -> None:

@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator, Sequence
-from itertools import accumulate
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate, chain
+from typing import Any, Generic, TypeVar
 
 from redlock_cluster.core.exclusive import EXCLUSIVE
 from redlock_cluster.core.lease_record import LeaseRecord
+from redlock_cluster.core.mode import LockMode
 from redlock_cluster.core.resource import Resource, resource_bytes, resource_text
-from redlock_cluster.core.retry import ONCE
 from redlock_cluster.core.text import quoted
 from redlock_cluster.core.timing import Seconds
-from redlock_cluster.engine.acquire import Acquisition
+from redlock_cluster.engine.chunk import Attempts, Chunk, Extensions, Releases
 from redlock_cluster.engine.engine import Engine
-from redlock_cluster.engine.extend import Extension
-from redlock_cluster.engine.operation import Operation
-from redlock_cluster.engine.release import begin_release
 from redlock_cluster.errors import ClosedError, LockNotAcquired, RedlockError
 
-__all__ = ["CHUNK", "CHUNK_BYTES", "WINDOW", "acquire_many", "extend_many", "release_many", "windows"]
+__all__ = [
+    "CHUNK",
+    "CHUNK_BYTES",
+    "WINDOW",
+    "acquire_many",
+    "extend_many",
+    "release_many",
+    "require_distinct",
+    "windows",
+]
+
+C = TypeVar("C", bound=Chunk[Any])
+R = TypeVar("R")
 
 WINDOW = 2000
 """Operations of one batch that are under way at once: enough to keep servers busy, few enough to end in time."""
@@ -35,37 +44,43 @@ servers get them over a line of 1 Gbit/s in 50 ms, a quarter of the default time
 
 
 async def acquire_many(
-    engine: Engine, resources: Sequence[Resource], ttl: Seconds
-) -> list[LeaseRecord | LockNotAcquired]:
+    engine: Engine,
+    resources: Sequence[Resource],
+    ttl: Seconds,
+    make: Callable[[list[LeaseRecord | LockNotAcquired]], list[R]],
+    mode: LockMode = EXCLUSIVE,
+) -> list[R]:
     """Make one attempt for each resource. Cancelling it gives everything back.
 
     resources: what to lock, each once
     ttl: seconds
+    make: what the caller wants of some outcomes. Called while servers work on the next ones, so what it returns is
+        nobody's yet and may be thrown away
+    mode: which kind of lock
 
-    Returns the outcomes in the order given. Raises ValueError for duplicates, ClosedError.
+    Returns what was made of the outcomes in the order given. Raises ValueError for duplicates, ClosedError.
     """
     terms = engine.terms(ttl)
     engine.check_place()
-    names = [resource_bytes(resource) for resource in resources]
-    _require_distinct(names, resources)
-    begun: list[Acquisition] = []
-    flow = _Flow(engine)
+    names = [*map(resource_bytes, resources)]
+    require_distinct(names, resources)
+    begun: list[Attempts] = []
+    made: list[R] = []
+    flow = _Flow[Attempts](engine, lambda chunk: made.extend(make(chunk.result())))
     try:
         for part in _chunks(names):
             if engine.closed:
                 raise ClosedError("the supervisor was closed while this call waited")
-            chunk = [
-                engine.acquire_by(engine.group_for(name), resource, engine.key(name), terms, ONCE, EXCLUSIVE)
-                for resource, name in zip(resources[part], names[part], strict=True)
-            ]
-            begun += chunk
-            await flow.sent(chunk)
+            begun.append(Attempts(engine, resources[part], names[part], terms, mode))
+            await flow.send(begun[-1])
         await flow.ended()
     except (asyncio.CancelledError, ClosedError):
-        for acquisition in begun:
-            acquisition.abandon()
+        for chunk in begun:
+            chunk.abandon()
         raise
-    return [acquisition.result() for acquisition in begun]
+    if begun and begun[0].late(engine.clock()):
+        return [*chain.from_iterable(make(chunk.result()) for chunk in begun)]
+    return made
 
 
 async def release_many(engine: Engine, records: Sequence[LeaseRecord]) -> list[RedlockError | None]:
@@ -73,20 +88,18 @@ async def release_many(engine: Engine, records: Sequence[LeaseRecord]) -> list[R
 
     Returns for each, in order, None or why that can't be said. Raises ValueError for duplicates.
     """
-    _require_distinct_leases(engine, records)
-    begun: list[Operation[RedlockError | None]] = []
-    flow = _Flow(engine)
+    keys, begun = _distinct_keys(engine, records), 0
+    errors: list[RedlockError | None] = []
+    flow = _Flow[Releases](engine, lambda chunk: errors.extend(chunk.result()))
     try:
-        for part in _chunks([record.key for record in records]):
-            chunk = [begin_release(engine.group_of(record), record.resource, record) for record in records[part]]
-            begun += chunk
-            await flow.sent(chunk)
+        for part in _chunks(keys):
+            begun = part.stop
+            await flow.send(Releases(engine, records[part]))
         await flow.ended()
     except asyncio.CancelledError:
-        for record in records[len(begun) :]:
-            begin_release(engine.group_of(record), record.resource, record)
+        Releases(engine, records[begun:]).begin()
         raise
-    return [release.result() for release in begun]
+    return errors
 
 
 async def extend_many(
@@ -99,72 +112,55 @@ async def extend_many(
     Returns for each, in order, the lease or why not. Raises ValueError for duplicates.
     """
     ttl_ms = None if ttl is None else engine.terms(ttl).ttl_ms
-    _require_distinct_leases(engine, records)
-    begun: list[Extension] = []
-    flow = _Flow(engine)
+    keys = _distinct_keys(engine, records)
+    begun: list[Extensions] = []
+    flow = _Flow[Extensions](engine)
     try:
-        for part in _chunks([record.key for record in records]):
-            chunk = [engine.extend_by(record, ttl_ms or record.kept_ms()) for record in records[part]]
-            begun += chunk
-            await flow.sent(chunk)
+        for part in _chunks(keys):
+            begun.append(Extensions(engine, records[part], ttl_ms))
+            await flow.send(begun[-1])
         await flow.ended()
     except asyncio.CancelledError:
-        for extension in begun:
-            extension.abandon()
+        for chunk in begun:
+            chunk.abandon()
         raise
-    return [extension.result() for extension in begun]
+    return [*chain.from_iterable(chunk.result() for chunk in begun)]
 
 
-class _Countdown:
-    """Waits for many operations as if it were one waiter of each."""
+class _Flow(Generic[C]):
+    """Chunks of operations on their way: each is written at once, and WINDOW of them are under way at most.
 
-    __slots__ = ("_left", "finished")
+    on_decided: called with each in order, as soon as it and those before it are decided
+    """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, number: int) -> None:
-        self._left = number
-        self.finished: asyncio.Future[None] = loop.create_future()
+    def __init__(self, engine: Engine, on_decided: Callable[[C], object] | None = None) -> None:
+        self._engine, self._on_decided = engine, on_decided
+        self._under_way: deque[C] = deque()
 
-    def done(self) -> bool:
-        """Whether the one who waits has gone."""
-        return self.finished.done()
-
-    def set_result(self, _: None) -> None:
-        """One more operation is decided."""
-        self._left -= 1
-        if not self._left:
-            self.finished.set_result(None)
-
-
-class _Flow:
-    """Chunks of operations on their way: each is written at once, and WINDOW of them are under way at most."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._under_way: deque[asyncio.Future[None]] = deque()
-
-    async def sent(self, chunk: Sequence[Operation[Any]]) -> None:
-        """A chunk has begun. Returns when another may, and lets others have a turn.
+    async def send(self, chunk: C) -> None:
+        """Begin a chunk. Returns when another may be begun, and lets others have a turn if it waits for nothing.
 
         At once when the supervisor closes: what is to be sent still must not wait for the next window.
         """
+        self._under_way.append(chunk)
+        chunk.begin()
         self._engine.flusher.flush()
-        undecided = [operation for operation in chunk if not operation.decided]
-        if undecided:
-            countdown = _Countdown(self._engine.loop, len(undecided))
-            for operation in undecided:
-                operation.add_waiter(countdown)
-            self._under_way.append(countdown.finished)
         if not self._engine.closed:
-            await (self._wait(WINDOW // CHUNK - 1) if self._under_way else asyncio.sleep(0))
+            await (asyncio.sleep(0) if chunk.decided else self._wait(WINDOW // CHUNK - 1))
 
     async def ended(self) -> None:
         """Returns when everything is decided; others get their turn even if nothing was asked for."""
         await (self._wait(0) if self._under_way else asyncio.sleep(0))
 
     async def _wait(self, most: int) -> None:
+        """Returns when so many are under way at most."""
         while len(self._under_way) > most:
-            await self._under_way[0]
+            chunk = self._under_way[0]
+            if not chunk.decided:
+                await chunk.future(self._engine.loop)
             self._under_way.popleft()
+            if self._on_decided is not None:
+                self._on_decided(chunk)
 
 
 def _chunks(names: Sequence[bytes]) -> Iterator[slice]:
@@ -185,13 +181,17 @@ def windows(number: int, size: int) -> int:
     return -(-chunks // (WINDOW // CHUNK))
 
 
-def _require_distinct_leases(engine: Engine, records: Sequence[LeaseRecord]) -> None:
+def _distinct_keys(engine: Engine, records: Sequence[LeaseRecord]) -> list[bytes]:
+    """The keys of leases, which may be of one resource: readers. Raises ValueError for a lease that occurs twice."""
     engine.check_place()
-    _require_distinct([record.key for record in records], [record.resource for record in records])
+    tokens = [record.token for record in records]
+    if len(set(tokens)) < len(tokens):
+        require_distinct(tokens, [record.resource for record in records])
+    return [record.key for record in records]
 
 
-def _require_distinct(keys: Sequence[bytes], resources: Sequence[Resource]) -> None:
-    """Raises ValueError, which names the resource, for a key that occurs twice."""
+def require_distinct(keys: Sequence[bytes], resources: Sequence[Resource]) -> None:
+    """Raises ValueError, which names the resource, for a key or token that occurs twice."""
     if len(set(keys)) < len(keys):
         seen = set[bytes]()
         for key, resource in zip(keys, resources, strict=True):

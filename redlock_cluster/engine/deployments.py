@@ -8,21 +8,29 @@ import os
 import socket
 import sys
 import warnings
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Coroutine, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
 from redlock_cluster.core.exclusive import EXCLUSIVE
+from redlock_cluster.core.keeping import KeepingPolicy
+from redlock_cluster.core.meta import meta_key
+from redlock_cluster.core.queue import CHANNEL, side_keys
 from redlock_cluster.core.retry import RetryPolicy
 from redlock_cluster.core.ring import Ring
 from redlock_cluster.core.timing import Interval, Timing
 from redlock_cluster.core.token import Tokens
-from redlock_cluster.engine.acquire import Retries
 from redlock_cluster.engine.engine import Engine
 from redlock_cluster.engine.group import Group
+from redlock_cluster.engine.heal import Healing
+from redlock_cluster.engine.pace import Pace
 from redlock_cluster.engine.pending import PendingReleases
 from redlock_cluster.engine.probe import probe
+from redlock_cluster.engine.quarantine import Quarantine
 from redlock_cluster.engine.status import ClusterStatus, Status
+from redlock_cluster.engine.waiting import Waiting
+from redlock_cluster.engine.watchdog import Watchdog
 from redlock_cluster.errors import ClosedError, OptionsError
 from redlock_cluster.lua import SCRIPTS
 from redlock_cluster.options import DeploymentOptions, Options
@@ -30,7 +38,7 @@ from redlock_cluster.options.file import load_options
 from redlock_cluster.wire.connection import Connection, Flusher
 from redlock_cluster.wire.deadlines import Deadlines
 from redlock_cluster.wire.forks import Generation
-from redlock_cluster.wire.handshake import Handshake
+from redlock_cluster.wire.handshake import Facts, Handshake
 from redlock_cluster.wire.keeper import Keeper
 from redlock_cluster.wire.ports import Ports
 
@@ -81,21 +89,52 @@ class _Deployment:
     def __init__(self, name: str, options: DeploymentOptions, ring: Ring, ports: Ports) -> None:
         self.name, self._options = name, options
         self._loop, self._clock = asyncio.get_running_loop(), ports.clock
-        timing = Timing(options.drift_factor, options.server_timeout)
+        timing = Timing(options.drift_factor, options.server_timeout, options.max_ttl)
         flusher, self._deadlines = Flusher(self._loop), Deadlines(self._loop, ports.clock)
         self._pending = PendingReleases(ports.clock)
         owner = options.owner or f"{socket.gethostname()}:{os.getpid()}"
         tokens = self._tokens = Tokens(ports.entropy.texts, owner.encode())
         prefix = self._probe_key = options.key_prefix.encode()  # no resource is empty: none has the prefix as its key
         self._probe_ttl_ms = max(1, round(options.server_timeout * 1000))
-        handshake = Handshake(options.key_prefix, tuple(script.source for script in SCRIPTS))
+        policy = retry_policy(options)
+        pace = Pace(self._loop, ports.clock, policy, ports.entropy.fraction, options.waiter_ttl)
+        waiting = self._waiting = Waiting(pace, options.max_waiting)
+        self._watchdog = Watchdog(self._loop, ports.clock, ports.entropy.fraction)
+        queue = side_keys(prefix)[1] if options.fair else b""
+        handshake = Handshake(
+            options.key_prefix,
+            tuple(script.source for script in SCRIPTS),
+            CHANNEL + tokens.client,
+            queue,
+            meta_key(prefix) if options.restart_guard else b"",
+            options.durability == "fsync",
+        )
         self._groups = {
             group.name: Group(
-                group, options, timing, ports, flusher, self._deadlines, self._pending, tokens, handshake, self._prepare
+                group,
+                options,
+                timing,
+                ports,
+                flusher,
+                self._deadlines,
+                self._pending,
+                tokens,
+                handshake,
+                self._prepare,
+                waiting.lines,
+                self._pushed,
+                self._watchdog.watches,
+                self._lacking,
             )
             for group in options.groups
         }
-        policy = retry_policy(options)
+        waiting.serve(self._groups.values())
+        self._guards: list[Quarantine] = []
+        if options.restart_guard:
+            for group in self._groups.values():
+                guard = Quarantine(group, meta_key(prefix), options.max_ttl, ports.entropy, self._spawn)
+                group.guard = guard
+                self._guards.append(guard)
         self.engine = Engine(
             self._loop,
             ports.clock,
@@ -105,18 +144,28 @@ class _Deployment:
             prefix,
             timing,
             policy,
-            Retries(self._loop, policy, ports.entropy.fraction),
+            waiting,
+            self._watchdog,
+            KeepingPolicy(options.ttl, options.max_hold),
+            options.fencing,
         )
+        self._healing = Healing(self.engine)
         self._keepers = [keeper for group in self._groups.values() for pool in group.pools for keeper in pool.keepers]
         self._tasks: list[asyncio.Task[None]] = []
         self._closing: asyncio.Task[None] | None = None
         self._health: asyncio.TimerHandle | None = None
 
-    async def _prepare(self, keeper: Keeper, connection: Connection) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Begin a task that may be left behind."""
+        return _Upkeep(work, loop=self._loop, name=name)
+
+    async def _prepare(self, group: Group, keeper: Keeper, connection: Connection, facts: Facts) -> None:
         """Before a new connection serves: what was not released on earlier ones is, and one that refused is probed.
 
-        The releases go a part in each turn of the loop.
+        The releases go a part in each turn of the loop. Whether the server's grants count is known before that.
         """
+        if group.guard is not None:
+            group.guard.met(keeper, facts)
         left = self._pending.count((keeper,))
         while connection.alive:
             left -= self._pending.settle(keeper, connection)
@@ -124,6 +173,28 @@ class _Deployment:
                 break
             await asyncio.sleep(0)
         self._probe(keeper, connection)
+
+    def _pushed(self, group: Group, keeper: Keeper, push: list[object]) -> None:
+        """A server says something of its own accord."""
+        self._waiting.pushed(group, keeper, push)
+        match push:
+            case [b"invalidate", list(keys)]:
+                for key in keys:
+                    if isinstance(key, bytes):
+                        self._watchdog.pushed(group, keeper, key)
+            case [b"invalidate", None]:
+                self._watchdog.flushed(group, keeper)
+                group.note_lacking(True, 1 << keeper.index)
+                if group.guard is not None:
+                    group.guard.flushed(keeper)
+            case [b"message", bytes(), bytes(text)] if text[:1] == b"x":
+                self._watchdog.forced(text[1:])
+
+    def _lacking(self, group: Group, news: bool, forgot: int) -> None:
+        """Leases of a group may lack votes; arguments as for `Group.note_lacking`."""
+        self._healing.wanted(group, news, forgot)
+        if news:
+            self._watchdog.servers_are_back(group)
 
     def _probe(self, keeper: Keeper, connection: Connection | None) -> None:
         """Whether a server that refuses something still does."""
@@ -153,6 +224,10 @@ class _Deployment:
                 _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             if waiting:
                 _, waiting = await asyncio.wait(waiting, timeout=START_GRACE)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._options.server_timeout):
+                    for guard in self._guards:
+                        await guard.settled()
         except asyncio.CancelledError:
             _cancel(waiting)
             raise
@@ -163,8 +238,11 @@ class _Deployment:
         if self.engine.closed:
             return
         self.engine.close()
+        self._healing.close()
         for group in self._groups.values():
             group.unwatch()
+        for guard in self._guards:
+            guard.close()
         if self._health is not None:
             self._health.cancel()
         try:
@@ -202,22 +280,29 @@ class _Deployment:
             keeper.check(now)
             self._probe(keeper, keeper.connection)
             self._pending.settle(keeper, keeper.connection)
+        self._watchdog.check()
         for group in self._groups.values():
             group.check()
+            group.forget_others()
         self._health = self._loop.call_later(self._options.health_check_interval, self._check)
 
     def status(self) -> ClusterStatus:
-        """A snapshot of every group and server."""
-        return ClusterStatus(self.name, tuple(group.status() for group in self._groups.values()))
+        """A snapshot of every group and server. In any thread."""
+        engine = self.engine
+        held = Counter(engine.group_of(lease._record) for lease in engine.leases.at(self._clock()))
+        extending = Counter(watch.group for watch in [*self._watchdog.watches.values()] if watch.extends)
+        groups = self._groups.values()
+        return ClusterStatus(self.name, tuple(group.status(held[group], extending[group]) for group in groups))
 
 
 class Routing:
-    """Which group has a resource.
+    """Which deployments there are, and which group has a resource.
 
     options: a file's
     """
 
     def __init__(self, options: Options) -> None:
+        self._deployments = options.deployments
         self._rings = {
             name: Ring({group.name: group.weight for group in deployment.groups})
             for name, deployment in options.deployments.items()
@@ -231,6 +316,10 @@ class Routing:
         if name is None:
             raise OptionsError([("default", f"several deployments and no default: name one of {names}")])
         raise OptionsError([(f"deployments.{name}", f"no such deployment; there are {names}")])
+
+    def options_of(self, name: str | None) -> DeploymentOptions:
+        """The options of a deployment. Raises OptionsError as `require`."""
+        return self._deployments[self.require(name)]
 
     def ring(self, name: str | None) -> Ring:
         """The ring of a deployment. Raises OptionsError as `require`."""

@@ -10,6 +10,7 @@
    quorum that can't hold the token, or a decision after the old end: lost, so the token is released everywhere (the
    token of another process is not: that process knows whether it is lost). Neither: unknown, and valid as long as it
    was.
+6. Before it is told that a quorum can't hold the token, servers are asked whether that was by force.
 """
 
 from __future__ import annotations
@@ -20,25 +21,28 @@ from typing import ClassVar
 from redlock_cluster.core.decision import Decision
 from redlock_cluster.core.dialect import SCRIPTED, Dialect
 from redlock_cluster.core.lease_record import Aliases, LeaseRecord, LeaseState
-from redlock_cluster.core.mode import EXTENDED_BY_SCRIPT, Command, LockMode
+from redlock_cluster.core.mode import ABSENT, AGAINST, EXTENDED_BY_SCRIPT, FOR, Answer, Command, LockMode
+from redlock_cluster.core.read import READER
 from redlock_cluster.core.resource import Resource, resource_text
 from redlock_cluster.core.retry import NEVER
 from redlock_cluster.core.tally import Outcome
 from redlock_cluster.core.text import quoted
 from redlock_cluster.core.timing import Terms
 from redlock_cluster.core.token import Token
+from redlock_cluster.engine.aliases import tell_of_extension
 from redlock_cluster.engine.comparison import Comparison
 from redlock_cluster.engine.group import Group
+from redlock_cluster.engine.look import Look
 from redlock_cluster.engine.release import release_unheard
 from redlock_cluster.errors import LeaseLost, NotHeld, QuorumUnavailable, RedlockError
 from redlock_cluster.wire.connection import Connection
 
-__all__ = ["Extension", "unknown_lease"]
+__all__ = ["Extension", "ExtensionRound", "unknown_lease"]
 
 _log = logging.getLogger(__name__)
 
 
-class _ExtensionRound(Comparison):
+class ExtensionRound(Comparison):
     """The round of an extension.
 
     terms: what the new ttl means
@@ -63,6 +67,13 @@ class _ExtensionRound(Comparison):
         if record is None or not record.begin_extension(self.started, self.valid_until, self.terms.ttl_ms):
             return False
         self.group.extensions[self.token] = self
+        watch = self.group.watches.get(self.token)
+        if watch is not None:
+            watch.extending()
+        tell_of_extension(self.group, record)
+        self.pipeline.open_for(self.patience)
+        if self.terms.ttl_ms > self.pipeline.horizon_ms:
+            self.pipeline.lengthen(self.terms.ttl_ms)
         self._ask(record.may_hold(), 0)
         return True
 
@@ -70,8 +81,26 @@ class _ExtensionRound(Comparison):
         spoken = SCRIPTED if self.foreign or in_full else dialect
         return self.mode.extend(spoken, self.key, self.token, self.terms.ttl_ms, in_full)
 
+    def _matters(self) -> bool:
+        """Not once the lease is released, or lost: nothing follows its release."""
+        record = self.record
+        return not self.decided and record is not None and record.remaining(self.group.clock()) > 0
+
     def _count(self, connection: Connection, value: object) -> None:
-        self._follow(self.tally.count(connection.index, self.mode.extended(value)))
+        answer = self._covered(connection, self.mode.extended(value))
+        if answer.shared and self.record is not None:
+            self.record.note_mode(READER)
+        self._follow(self.tally.count(connection.index, answer))
+        if answer.vote is AGAINST and self.outcome is Outcome.DONE:
+            self.group.note_lacking()
+
+    def _covered(self, connection: Connection, answer: Answer) -> Answer:
+        """Where a server was not told that locks last so long, no vote FOR counts: it may be needed after a restart."""
+        index, guard = connection.index, self.group.guard
+        doubt = self.pipeline.keepers[index].doubt if answer.vote is FOR else ""
+        if not doubt or guard is None or guard.covers(index, self.terms.ttl_ms):
+            return answer
+        return Answer(ABSENT, why=doubt)
 
     def _finish(self, outcome: Outcome) -> None:
         record, self.record = self.record, None  # the lease may keep its last extension: no cycle
@@ -79,6 +108,10 @@ class _ExtensionRound(Comparison):
             del self.group.extensions[self.token]
             now = self.group.clock()
             record.extended(self, outcome, now, self.valid_until, self.terms.ttl_ms)
+            if self._tally is not None and self._tally.against and outcome is Outcome.DONE:
+                self.group.note_lacking()
+            self.group.note_changed(self.token)
+            tell_of_extension(self.group, record)
             if not self.foreign and record.state(now) is LeaseState.LOST:
                 release_unheard(self.group, record)
 
@@ -90,12 +123,13 @@ class Extension(Decision):
     foreign: all that this process knows of the lease is its token
     """
 
-    __slots__ = ("_aliases", "_error", "_foreign", "_group", "_record", "_round", "_terms")
+    __slots__ = ("_aliases", "_error", "_foreign", "_group", "_look", "_record", "_round", "_terms")
 
     def __init__(self, group: Group, record: LeaseRecord, terms: Terms, foreign: bool = False) -> None:
         Decision.__init__(self)
         self._group, self._record, self._terms, self._foreign = group, record, terms, foreign
-        self._round: _ExtensionRound | None = None
+        self._round: ExtensionRound | None = None
+        self._look: Look | None = None
         self._error: Exception | None = None
         self._aliases: Aliases | None = None
 
@@ -109,23 +143,38 @@ class Extension(Decision):
         if running is not None:
             running.add_waiter(self)
             return self
-        self._round = begun = _ExtensionRound(self._group, record, self._terms, self._foreign)
+        self._round = begun = ExtensionRound(self._group, record, self._terms, self._foreign)
         if begun.begin() and not begun.decided:
             begun.add_waiter(self)
         else:
-            self._decide()
+            self._ended()
+        return self
+
+    def after(self, ended: ExtensionRound) -> Extension:
+        """The round was begun without it, and has failed: what is left is to see why."""
+        self._round = ended
+        self._ended()
         return self
 
     def hear(self) -> None:
-        """A round is decided, its own or the one before."""
+        """A round is decided, its own or the one before; or the look after it."""
         if self._round is not None:
-            self._decide()
+            self._ended()
             return
         try:
             self.begin()
         except Exception as error:  # noqa: BLE001  whatever it is, it is the caller's and not the connection's
             self._error = error
             self._decide()
+
+    def _ended(self) -> None:
+        ended = self._round
+        if ended is not None and ended.outcome is Outcome.GONE and not self._foreign and self._look is None:
+            self._look = look = Look(self._group, self._record, reason=True).begin()
+            if not look.decided:
+                look.add_waiter(self)
+                return
+        self._decide()
 
     def _decide(self) -> None:
         self.decided = True
@@ -147,7 +196,7 @@ class Extension(Decision):
         _log.debug("%s", error)
         return error
 
-    def _refusal(self, ended: _ExtensionRound | None, now: float) -> RedlockError:
+    def _refusal(self, ended: ExtensionRound | None, now: float) -> RedlockError:
         record = self._record
         context = ((), 0.0) if ended is None else ended.context(record.resource)[2:]
         name, group = resource_text(record.resource), self._group.name
@@ -157,11 +206,15 @@ class Extension(Decision):
                 return LeaseLost(f"{quoted(name)} is not held by this token", name, group, *context, reason=reason)
             release_unheard(self._group, record)
             return LeaseLost(f"the lease on {quoted(name)} is lost: {rest}", name, group, *context, reason=reason)
+        if record.state(now) is LeaseState.DETACHED:
+            return NotHeld(f"{quoted(name)} was detached: whoever adopts it extends it", name, group, *context)
         if record.release_asked:
             return NotHeld(f"{quoted(name)} was released", name, group, *context)
         return QuorumUnavailable(f"whether the lease on {quoted(name)} was extended is unknown", name, group, *context)
 
 
-def unknown_lease(group: Group, resource: Resource, key: bytes, token: Token, mode: LockMode) -> LeaseRecord:
+def unknown_lease(
+    group: Group, resource: Resource, key: bytes, token: Token, mode: LockMode, fence: int | None
+) -> LeaseRecord:
     """The record of a lease of which this process knows the token alone: an extension tells until when it is valid."""
-    return LeaseRecord(resource, key, token, mode, 0, NEVER, (1 << group.size) - 1, None, None)
+    return LeaseRecord(resource, key, token, mode, 0, NEVER, group.clock(), (1 << group.size) - 1, None, fence)

@@ -42,7 +42,7 @@ class Inspection(Round[InspectionTally]):
         if pipeline.enough:
             pipeline.send(self)
         else:
-            self._begin_alone(InspectionTally(self.group.size)).ask_nobody(pipeline.unusable, pipeline.why)
+            self._begin_alone(InspectionTally(self.group.size)).ask_nobody(*pipeline.unasked())
             self.decided = True
         return self
 
@@ -60,7 +60,7 @@ class Inspection(Round[InspectionTally]):
         self.decided = True
 
     def _count(self, connection: Connection, value: object) -> None:
-        self.tally.count(connection.index, self._mode.inspected(value))
+        self.tally.count(connection.index, self.believed(connection, self._mode.inspected(value)))
         self._follow()
 
     def _miss(self, indices: list[int], why: str) -> None:

@@ -2,7 +2,7 @@
 
 A release that can't be sent now, or whose reply was lost, stays pending, so that a lock of which the caller let go is
 not left behind on a server. It is sent on the server's next connection, after its predecessors were killed and before
-anything else. The token of a lease that lives is never pending.
+anything else. The token of a lease that lives is never pending. So does a place in a queue where nobody waits any more.
 
 Leases and attempts of this engine are as many as its users had under way. Bare tokens are as many as users can name. So
 those that wait for one connection take MOST_BYTES at most, and the oldest make room: their keys have had the longest
@@ -14,10 +14,11 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from itertools import chain, islice
-from typing import Final
+from typing import Final, Protocol
 
 from redlock_cluster.core.lease_record import LeaseRecord
 from redlock_cluster.core.mode import FOR, LockMode
+from redlock_cluster.core.queue import Member
 from redlock_cluster.core.replies import ErrorReply
 from redlock_cluster.core.text import cut
 from redlock_cluster.core.token import Token
@@ -25,7 +26,7 @@ from redlock_cluster.wire.connection import Connection
 from redlock_cluster.wire.keeper import Keeper
 from redlock_cluster.wire.ports import Clock
 
-__all__ = ["AT_ONCE", "BYTES_AT_ONCE", "MOST_BYTES", "PendingRelease", "PendingReleases"]
+__all__ = ["AT_ONCE", "BYTES_AT_ONCE", "MOST_BYTES", "Pending", "PendingRelease", "PendingReleases"]
 
 _log = logging.getLogger(__name__)
 
@@ -42,6 +43,30 @@ _NEVER: Final = float("inf")
 _OVERHEAD: Final = 450  # bytes of memory that one takes besides its key and its token
 
 
+class Pending(Protocol):
+    """What is still to be taken from one server.
+
+    keeper: of the server's connection that the key uses
+    bare: this engine knows nothing else of it, so it may be dropped
+    expires_at: engine time after which nothing needs to be done
+    """
+
+    keeper: Keeper
+    bare: bool
+    expires_at: float
+
+    @property
+    def name(self) -> tuple[bytes, bytes]:
+        """The lock's key, and whose claim on it: one replaces an older one of the same name."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes while it waits."""
+
+    def send(self, connection: Connection) -> None:
+        """Send it on this connection."""
+
+
 class PendingRelease:
     """One token to be taken from one server; hears whether that was done and sees to it if not.
 
@@ -53,11 +78,26 @@ class PendingRelease:
         acquisition may still be executed at any time, and the token is remembered until the server is there again
     record: the lease that it was, which learns of the deletion
     bare: this engine knows the token alone
+    tells: those who wait for the lock are told
+    stays: who stands in the queue again if this can be sent now; else it comes again by itself
 
     expires_at: engine time after which nothing needs to be done
     """
 
-    __slots__ = ("_in_full", "_owner", "_record", "_ttl", "bare", "expires_at", "keeper", "key", "mode", "token")
+    __slots__ = (
+        "_in_full",
+        "_owner",
+        "_record",
+        "_stays",
+        "_tells",
+        "_ttl",
+        "bare",
+        "expires_at",
+        "keeper",
+        "key",
+        "mode",
+        "token",
+    )
 
     def __init__(
         self,
@@ -70,11 +110,18 @@ class PendingRelease:
         answered: bool,
         record: LeaseRecord | None,
         bare: bool = False,
+        tells: bool = False,
+        stays: Member | None = None,
     ) -> None:
         self._owner, self.keeper, self.key, self.token, self.mode = owner, keeper, key, token, mode
-        self.bare = bare
+        self.bare, self._tells, self._stays = bare, tells, stays
         self._ttl, self._record, self._in_full = ttl_ms / 1000, record, False
         self.expires_at = owner.clock() + self._ttl if answered else _NEVER
+
+    @property
+    def name(self) -> tuple[bytes, bytes]:
+        """Of the lock and the token."""
+        return self.key, self.token
 
     @property
     def size(self) -> int:
@@ -91,6 +138,7 @@ class PendingRelease:
 
     def wait(self) -> None:
         """Take the token from the server when it can be asked again."""
+        self._in_full, self._stays = False, None
         self._owner.add(self)
 
     def send(self, connection: Connection) -> None:
@@ -98,14 +146,22 @@ class PendingRelease:
         if connection.full:
             self.wait()
             return
-        connection.send(self.mode.release(connection.dialect, self.key, self.token, self._in_full)[0], self)
+        mode, dialect, stays = self.mode, connection.dialect, self._stays
+        if stays is not None and dialect.queues:
+            words = mode.put_back(dialect, self.key, self.token, stays)
+        else:
+            words = mode.release(dialect, self.key, self.token, self._tells, self._in_full)
+        connection.send(words[0], self)
 
     def reply(self, connection: Connection, value: object) -> None:
-        """Released, or not there: settled. NOSCRIPT: the script in full. Other errors: at the next health check."""
+        """Released, or not there: settled. NOSCRIPT: the script in full. Other errors: at the next health check.
+
+        A bare token may be a reader's: where the key is of another type, the script follows, which knows all kinds.
+        """
         self.keeper.note_reply(connection, "release", value)
-        if isinstance(value, ErrorReply) and not value.wrong_type:
-            if value.code == "NOSCRIPT" and not self._in_full:
-                self._in_full = True
+        if isinstance(value, ErrorReply) and (self.bare or not value.wrong_type):
+            if (value.code == "NOSCRIPT" or value.wrong_type) and not self._in_full:
+                self._in_full, self._stays = True, None  # who waits may have gone by now; else it comes again by itself
                 self.send(connection)
             else:
                 self._again()
@@ -116,14 +172,12 @@ class PendingRelease:
             self._again()
 
     def _again(self) -> None:
-        self._in_full = False
         self.expires_at = min(self.expires_at, self._owner.clock() + self._ttl)
-        self._owner.add(self)
+        self.wait()
 
     def lost(self, connection: Connection) -> None:
         """Whether it was done is not known: again on the next connection."""
-        self._in_full = False
-        self._owner.add(self)
+        self.wait()
 
 
 class _Waiting:
@@ -138,14 +192,14 @@ class _Waiting:
     __slots__ = ("bare", "dropped", "known", "size", "told")
 
     def __init__(self) -> None:
-        self.known: dict[tuple[bytes, Token], PendingRelease] = {}
-        self.bare: OrderedDict[tuple[bytes, Token], PendingRelease] = OrderedDict()
+        self.known: dict[tuple[bytes, bytes], Pending] = {}
+        self.bare: OrderedDict[tuple[bytes, bytes], Pending] = OrderedDict()
         self.size = self.dropped = 0
         self.told = False
 
-    def put(self, pending: PendingRelease) -> None:
-        """Add one, in the place of an older one for the same token."""
-        name = pending.key, pending.token
+    def put(self, pending: Pending) -> None:
+        """Add one, in the place of an older one of the same name."""
+        name = pending.name
         if not pending.bare:
             self.known[name] = pending
             return
@@ -158,9 +212,9 @@ class _Waiting:
             self.dropped += 1
             self._tell(oldest.keeper)
 
-    def take(self, pending: PendingRelease) -> None:
+    def take(self, pending: Pending) -> None:
         """Take one out."""
-        name = pending.key, pending.token
+        name = pending.name
         if pending.bare:
             del self.bare[name]
             self.size -= pending.size
@@ -191,8 +245,8 @@ class PendingReleases:
         self.clock = clock
         self._by_keeper: dict[Keeper, _Waiting] = {}
 
-    def add(self, pending: PendingRelease) -> None:
-        """Remember it; one for the same token replaces an older one."""
+    def add(self, pending: Pending) -> None:
+        """Remember it; it replaces an older one of the same name."""
         self._by_keeper.setdefault(pending.keeper, _Waiting()).put(pending)
 
     def settle(self, keeper: Keeper, connection: Connection | None) -> int:

@@ -27,10 +27,10 @@ def probe(keeper: Keeper, connection: Connection, mode: LockMode, key: bytes, to
     token: a new one
     ttl_ms: how long the server keeps it if it can't be given back, milliseconds
     """
-    _Step(keeper, "acquire", lambda d, full: mode.acquire(d, key, token, ttl_ms, full)).send(connection, False)
+    _Step(keeper, "acquire", lambda d, full: mode.acquire(d, key, token, ttl_ms, 0, full)).send(connection, False)
     extend = _Step(keeper, "extend", lambda d, full: mode.extend(d, key, token, ttl_ms, full), EXTENDED_BY_SCRIPT)
     extend.send(connection, False)
-    _Step(keeper, "release", lambda d, full: mode.release(d, key, token, full)).send(connection, False)
+    _Step(keeper, "release", lambda d, full: mode.release(d, key, token, False, full)).send(connection, False)
 
 
 class _Step:

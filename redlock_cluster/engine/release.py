@@ -1,7 +1,8 @@
 """How a lock is given back.
 
 1. Send the mode's release command, which deletes the token and nothing else, to every server that may hold it, in one
-   turn of the loop. A token without a lease at hand is sent to all, as a script, which tests the key's type first.
+   turn of the loop; by script where others are known to wait, to tell them. A token without a lease at hand is sent to
+   all, as if others waited.
 2. A quorum that deleted it: released. A quorum that can't hold it: the lease was lost before. Neither: unknown.
 3. Where it could not be sent, or the reply was lost, the release stays pending. From then on a server that holds
    no such token may have lost it by that release: no vote.
@@ -15,22 +16,23 @@ import logging
 from typing import ClassVar, Final
 
 from redlock_cluster.core.decision import Settled
-from redlock_cluster.core.dialect import SCRIPTED, Dialect
+from redlock_cluster.core.dialect import Dialect
 from redlock_cluster.core.lease_record import LeaseRecord, LeaseState
 from redlock_cluster.core.mode import ABSENT, AGAINST, FOR, Answer, Command, LockMode
+from redlock_cluster.core.replies import ErrorReply
 from redlock_cluster.core.resource import Resource, resource_text
 from redlock_cluster.core.tally import ComparisonTally, Outcome
 from redlock_cluster.core.text import quoted
 from redlock_cluster.core.token import Token
 from redlock_cluster.engine.comparison import Comparison
 from redlock_cluster.engine.group import Group
-from redlock_cluster.engine.operation import Operation
 from redlock_cluster.engine.pending import PendingRelease
 from redlock_cluster.engine.round import pipeline_of
 from redlock_cluster.errors import LeaseLost, NotHeld, QuorumUnavailable, RedlockError
 from redlock_cluster.wire.connection import Connection
+from redlock_cluster.wire.keeper import Keeper
 
-__all__ = ["Release", "begin_release", "release_unheard"]
+__all__ = ["Release", "begin_release", "give_back", "release_from", "release_unheard"]
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +50,7 @@ class Release(Comparison):
     resource: as the caller named it
     """
 
-    __slots__ = ("_resource",)
+    __slots__ = ("_resource", "_tells")
 
     asks: ClassVar[str] = "release"
 
@@ -64,6 +66,7 @@ class Release(Comparison):
     ) -> None:
         Comparison.__init__(self, group, key, token, mode, patience, record)
         self._resource = resource
+        self._tells = True  # of a bare token it is not known whether others wait
 
     def begin(self) -> Release:
         """Send it: of a lease only where the token may be."""
@@ -72,11 +75,17 @@ class Release(Comparison):
             self._ask((1 << self.group.size) - 1, 0)
         else:
             record.released_by(self)
+            self._tells = self.group.crowds(self.key)
             self._ask(record.may_hold(), record.deleted)
+        self.group.note_released(self.key, self.mode)
         return self
 
     def _words(self, dialect: Dialect, in_full: bool) -> Command:
-        return self.mode.release(SCRIPTED if self.record is None else dialect, self.key, self.token, in_full)
+        return self.mode.release(dialect, self.key, self.token, self._tells, in_full)
+
+    def _wants_script(self, error: ErrorReply) -> bool:
+        """Also where the key is of another type: a bare token may be a reader's, and the script knows all kinds."""
+        return Comparison._wants_script(self, error) or (self.record is None and error.wrong_type)
 
     def _matters(self) -> bool:
         """Also once it is decided: the token is to go from every server."""
@@ -91,6 +100,8 @@ class Release(Comparison):
 
     def _count(self, connection: Connection, value: object) -> None:
         answer, record, bit = self.mode.released(value), self.record, 1 << connection.index
+        if answer.others:
+            self.group.note_others(self.key)
         if answer.vote is ABSENT and answer.possible:
             self._stay_pending(connection.index)
         elif record is not None and answer.vote is FOR:
@@ -116,7 +127,9 @@ class Release(Comparison):
             record.note_doubtful(index)
             answered = not record.unanswered() >> index & 1
             ttl_ms = record.kept_longest_ms()
-            PendingRelease(pending, keeper, self.key, self.token, self.mode, ttl_ms, answered, record).wait()
+            PendingRelease(
+                pending, keeper, self.key, self.token, self.mode, ttl_ms, answered, record, tells=self._tells
+            ).wait()
 
     def _finish(self, outcome: Outcome) -> None:
         if self.record is not None:
@@ -136,15 +149,27 @@ class Release(Comparison):
         return error
 
 
-def begin_release(group: Group, resource: Resource, record: LeaseRecord) -> Operation[RedlockError | None]:
-    """Send the release of a lease, unless it is over."""
-    now = group.clock()
+def begin_release(
+    group: Group, resource: Resource, record: LeaseRecord, now: float
+) -> Release | Settled[RedlockError | None]:
+    """Send the release of a lease, unless it is over.
+
+    resource: as the caller named it
+    now: engine time
+    """
+    watch = group.watches.get(record.token) if group.watches else None
     if record.begin_release(now):
+        if watch is not None:
+            watch.stop()
         patience = group.timing.patience(record.ttl_ms)
         return Release(group, resource, record.key, record.token, record.mode, patience, record).begin()
     name = resource_text(resource)
-    if record.state(now) is not LeaseState.LOST:
-        return Settled(NotHeld(f"{quoted(name)} was released before", name, group.name))
+    state = record.state(now)
+    if state is not LeaseState.LOST:
+        what = "detached: whoever adopts it releases it" if state is LeaseState.DETACHED else "released before"
+        return Settled(NotHeld(f"{quoted(name)} was {what}", name, group.name))
+    if watch is not None:
+        watch.changed()
     release_unheard(group, record)
     reason, rest = record.loss(now)
     text = f"the lease on {quoted(name)} had ended before its release: {rest}"
@@ -159,8 +184,26 @@ def release_unheard(group: Group, record: LeaseRecord) -> None:
     holders = record.surrender()
     for keeper in pipeline_of(group, record.key).keepers:
         if holders >> keeper.index & 1:
-            answered = not unanswered >> keeper.index & 1
-            ttl_ms = record.kept_longest_ms()
-            PendingRelease(
-                group.pending, keeper, record.key, record.token, record.mode, ttl_ms, answered, record
-            ).release()
+            release_from(group, keeper, record, not unanswered >> keeper.index & 1)
+    group.note_released(record.key, record.mode)
+
+
+def release_from(group: Group, keeper: Keeper, record: LeaseRecord, answered: bool) -> None:
+    """Take a lease's token from one server.
+
+    answered: it has answered whatever had it take that
+    """
+    ttl_ms, tells = record.kept_longest_ms(), group.crowds(record.key)
+    PendingRelease(
+        group.pending, keeper, record.key, record.token, record.mode, ttl_ms, answered, record, tells=tells
+    ).release()
+
+
+def give_back(group: Group, record: LeaseRecord) -> None:
+    """Release a lease, unless it is over; nobody waits for the outcome."""
+    if record.begin_release(group.clock()):
+        watch = group.watches.get(record.token)
+        if watch is not None:
+            watch.stop()
+        release_unheard(group, record)
+        record.released(_DONE, None)

@@ -12,10 +12,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from binascii import crc32
+from statistics import median_low
 from typing import ClassVar, Final, Generic, TypeVar
 
 from redlock_cluster.core.dialect import Dialect
-from redlock_cluster.core.mode import BY_SCRIPT, Command
+from redlock_cluster.core.mode import ABSENT, BY_SCRIPT, FOR, Answer, Command
+from redlock_cluster.core.queue import semaphore_in
 from redlock_cluster.core.replies import ErrorReply
 from redlock_cluster.core.resource import Resource, resource_text
 from redlock_cluster.core.tally import Tally
@@ -25,7 +27,7 @@ from redlock_cluster.wire.connection import Connection
 from redlock_cluster.wire.flight import Flight, Message
 from redlock_cluster.wire.pipeline import Pipeline
 
-__all__ = ["Context", "Round", "pipeline_of"]
+__all__ = ["Context", "Round", "pipeline_of", "servers_time"]
 
 T = TypeVar("T", bound=Tally)
 
@@ -33,9 +35,21 @@ _LOST_REPLY: Final = "the connection broke before the reply"
 
 
 def pipeline_of(group: Group, key: bytes) -> Pipeline:
-    """The connections that carry a key's commands; by crc32, so that all processes behave alike."""
+    """The connections that carry a key's commands; by crc32, so that all processes behave alike.
+
+    Those of a semaphore's permits are its own.
+    """
     pipelines = group.pipelines
-    return pipelines[crc32(key) % len(pipelines)] if len(pipelines) > 1 else pipelines[0]
+    return pipelines[crc32(semaphore_in(key)) % len(pipelines)] if len(pipelines) > 1 else pipelines[0]
+
+
+def servers_time(pipeline: Pipeline, at: float) -> int | None:
+    """An engine time in microseconds by the middle one of the servers' clocks; None if no server has told its time.
+
+    So fewer than a quorum of servers have clocks that are slower, and would put newcomers before older members.
+    """
+    offsets = [keeper.offset for keeper in pipeline.keepers if keeper.offset is not None]
+    return max(0, round((at + median_low(offsets)) * 1e6)) if offsets else None
 
 
 Context = tuple[str, str, tuple[ServerVote, ...], float]
@@ -93,6 +107,10 @@ class Round(Message, Generic[T]):
         """Whether the command is still to be executed."""
         return not self.decided
 
+    def _wants_script(self, error: ErrorReply) -> bool:
+        """Whether an error is to be answered with the script in full."""
+        return error.code in self.by_script
+
     # --- sending it ------------------------------------------------------------------------------------------------
 
     def _begin_alone(self, tally: T) -> T:
@@ -121,6 +139,11 @@ class Round(Message, Generic[T]):
         return self._tally
 
     @property
+    def granted(self) -> int:
+        """Mask of the servers that voted FOR."""
+        return self.tally.granted
+
+    @property
     def outstanding(self) -> int:
         """Mask of the servers that have not voted."""
         return self.tally.outstanding
@@ -137,7 +160,7 @@ class Round(Message, Generic[T]):
     def reply(self, connection: Connection, value: object) -> None:
         """Count a vote. An error of `by_script` is answered with the script in full, once, while that matters."""
         bit = 1 << connection.index
-        refused = isinstance(value, ErrorReply) and value.code in self.by_script
+        refused = isinstance(value, ErrorReply) and self._wants_script(value)
         if refused and self._matters() and not self._in_full & bit:
             if not self._in_full and self.flight is not None:
                 self._wait_alone()
@@ -147,6 +170,11 @@ class Round(Message, Generic[T]):
         if self.asks and (self.pipeline.refused or isinstance(value, ErrorReply)):
             self.pipeline.keepers[connection.index].note_reply(connection, self.asks, value)
         self._count(connection, value)
+
+    def believed(self, connection: Connection, answer: Answer) -> Answer:
+        """A server's answer as it counts: from one that may have forgotten who holds the lock, nothing FOR does."""
+        doubt = self.pipeline.keepers[connection.index].doubt if answer.vote is FOR else ""
+        return Answer(ABSENT, why=doubt, others=answer.others, fence=answer.fence) if doubt else answer
 
     def lost(self, connection: Connection) -> None:
         """The connection broke: ABSENT."""

@@ -43,11 +43,11 @@ Addresses = dict[tuple[str, int], Path]
 
 RING_POINTS: Final = 40  # uhashring's vnodes of a ketama node of average weight
 DEPLOYMENT_NAMES: Final = (*(name for name in DeploymentEntry.model_fields if name != "groups"), "servers", "cluster")
-MAXIMA: Final[dict[str, object]] = {
+CHECKED: Final[dict[str, object]] = {
     name: Duration().written(DeploymentEntry.model_fields[name].default)
-    for name in ("retry_interval_max", "reconnection_interval_max")
+    for name in ("ttl", "retry_interval_max", "reconnection_interval_max")
 }
-"""Written as in a file, so that they are checked against the bases even when they are left out."""
+"""Written as in a file, so that they are checked against other options even when they are left out."""
 
 
 class Builder:
@@ -127,7 +127,7 @@ class Builder:
         if "servers" in fields:
             servers = self._servers(fields["servers"], (*path, "servers"), {})
             groups = (GroupOptions.model_construct(name="0", weight=1, servers=servers),) if servers else None
-        entry, _ = self.problems.model(DeploymentEntry, MAXIMA | fields | {"groups": ()}, path)
+        entry, _ = self.problems.model(DeploymentEntry, CHECKED | fields | {"groups": ()}, path)
         return _narrowed(DeploymentOptions, entry, groups=groups, **_both_ends(entry)) if entry and groups else None
 
     def _cluster(self, node: object, path: Path) -> tuple[GroupOptions, ...] | None:

@@ -104,6 +104,23 @@ class Whole(Kind):
         ]
 
 
+class OneOf(Kind):
+    """One of some words."""
+
+    def __init__(self, *words: str) -> None:
+        self.words = words
+
+    def read(self, value: object, from_file: bool) -> str:
+        """Return the word."""
+        if not isinstance(value, str) or value not in self.words:
+            raise wrong(f"write {' or '.join(self.words)}")
+        return value
+
+    def forms(self) -> list[dict[str, object]]:
+        """Return the words, or text with a variable."""
+        return [{"enum": [*self.words]}, {"type": "string", "pattern": VARIABLE}]
+
+
 class Flag(Kind):
     """True or false, also as one of YAML's words."""
 
@@ -139,8 +156,14 @@ class Share(Kind):
         ]
 
 
+@dataclass(frozen=True)
 class Duration(Kind):
-    """A time above zero: seconds in Python; in a file milliseconds, or text with ms, s or m."""
+    """A time above zero: seconds in Python; in a file milliseconds, or text with ms, s or m.
+
+    least: seconds
+    """
+
+    least: float = 0.0
 
     unit = " Unit: milliseconds for a bare number, or text with ms, s or m (300ms, 2s, 1.5m)."
     pattern = r"\s*([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*(ms|s|m)?\s*"
@@ -153,12 +176,16 @@ class Duration(Kind):
         number = number_of(value)
         if number is None or not 0 < number < 1e12:
             raise wrong("write a duration above zero: milliseconds as a number, or text such as 300ms, 2s or 1.5m")
-        return {"ms": number / 1000, "s": number, "m": number * 60}[unit]
+        read = {"ms": number / 1000, "s": number, "m": number * 60}[unit]
+        if read < self.least:
+            raise wrong(f"write at least {self.written(self.least)}")
+        return read
 
     def forms(self) -> list[dict[str, object]]:
         """Return a positive number, or text of one with or without unit or with a variable."""
+        least = {"minimum": self.least * 1000} if self.least else {"exclusiveMinimum": 0}
         return [
-            {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1e12},
+            {"type": "number", **least, "exclusiveMaximum": 1e12},
             {"type": "string", "pattern": rf"^(?=.*[1-9]){self.pattern}$|{VARIABLE}"},
         ]
 

@@ -11,7 +11,7 @@ import ipaddress
 import json
 import os
 from collections.abc import Mapping
-from typing import Annotated, Final, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -24,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from redlock_cluster.core.timing import MAX_TTL_MS, Timing
 from redlock_cluster.options.credentials import Credentials
 from redlock_cluster.options.kinds import (
     FLAGS,
@@ -32,6 +33,7 @@ from redlock_cluster.options.kinds import (
     Duration,
     Flag,
     Kind,
+    OneOf,
     Provider,
     Secret,
     Share,
@@ -139,6 +141,31 @@ class DeploymentOptions(_Frozen):
     drift_factor: Annotated[float, Share()] = Field(
         0.01, description="Margin for the drift of clocks, as a share of the ttl (2 ms are added)."
     )
+    max_ttl: Annotated[float, Duration(0.001)] = Field(
+        3600.0,
+        description="The longest ttl of any lock, for all clients the same: so long a server that may have forgotten "
+        "locks grants none, if too few others say how long locks last.",
+    )
+    ttl: Annotated[float, Duration(0.001)] = Field(
+        30.0,
+        description="How long servers keep a lock whose call names no ttl; it is extended until it is released.",
+        validate_default=True,
+    )
+    max_hold: Annotated[float | None, Duration()] = Field(
+        None, description="How long a lock that extends itself may be held at most."
+    )
+    fencing: Annotated[bool, Flag()] = Field(
+        False, description="Whether every lock but semaphores has a fence, also where the call does not ask for one."
+    )
+    restart_guard: Annotated[bool, Flag()] = Field(
+        True,
+        description="Whether a server that may have forgotten locks (restarted, flushed, promoted) grants none until "
+        "all of those are over.",
+    )
+    durability: Annotated[Literal["memory", "fsync"], OneOf("memory", "fsync")] = Field(
+        "memory",
+        description="memory, or fsync: only servers are used that write every lock to disk before they answer.",
+    )
     max_retry: Annotated[int, Whole(0)] = Field(3, description="Attempts after the first one, for the retry policy.")
     retry_interval_base: Annotated[float, Duration()] = Field(
         0.3, description="Wait before the first retry: random in [d/2, d], d = min(max, base * 2^n), n from 0."
@@ -159,7 +186,17 @@ class DeploymentOptions(_Frozen):
         0.2, description="How long a round waits for a server's vote (at most half the ttl)."
     )
     health_check_interval: Annotated[float, Duration()] = Field(
-        1.0, description="Time between two health checks of a connection."
+        1.0, description="Time between two health checks of a connection; while nobody uses it, some are left out."
+    )
+    fair: Annotated[bool, Flag()] = Field(
+        True,
+        description="Whether waiting calls stand in queues on the servers, which serve them in the order they came in.",
+    )
+    max_waiting: Annotated[int, Whole(1)] = Field(
+        100_000, description="Calls of one supervisor that may wait at once; another one is refused instead."
+    )
+    waiter_ttl: Annotated[float, Duration(0.1)] = Field(
+        6.0, description="How long servers keep a waiter's place unless it comes again, as it does after a third of it."
     )
     key_prefix: Annotated[str, Text(empty=True)] = Field(
         "redlock:", description='What stands before every resource; "" shares locks with other Redlock libraries.'
@@ -168,6 +205,28 @@ class DeploymentOptions(_Frozen):
         None, description="Readable label inside tokens; left out: host:pid of the process that locks."
     )
     groups: tuple[GroupOptions, ...]
+
+    @field_validator("max_ttl")
+    @classmethod
+    def _is_no_century(cls, value: float) -> float:
+        if value > MAX_TTL_MS / 1000:
+            raise wrong("write at most a century")
+        return value
+
+    @field_validator("ttl")
+    @classmethod
+    def _is_a_ttl(cls, value: float, info: ValidationInfo) -> float:
+        if value > info.data.get("max_ttl", MAX_TTL_MS / 1000):
+            default = Duration().written(cls.model_fields["max_ttl"].default)
+            own = Duration().written(cls.model_fields["ttl"].default)
+            raise wrong(
+                f"longer than max_ttl; lower ttl, or raise max_ttl (when left out, they are {own} and {default})"
+            )
+        drift = info.data.get("drift_factor")
+        if drift is not None and Timing(drift, 0).terms_ms(round(value * 1000)).validity <= 0:
+            default = Duration().written(cls.model_fields["ttl"].default)
+            raise wrong(f"drift leaves no validity (ttl is {default} when left out); raise it, or lower drift_factor")
+        return value
 
     @field_validator("retry_interval_max", "reconnection_interval_max")
     @classmethod

@@ -42,8 +42,9 @@ class EmbeddedCluster:
 
     `groups` and `servers` can be read before `start()`, so one server's `args` can still be changed.
 
-    A server that restarts empty has forgotten the locks it granted. To keep Redlock safe, it must stay away longer than
-    the greatest ttl in use, or keep an append-only file (`persistence=True`).
+    A server that restarts empty has forgotten the locks that it granted: clients quarantine it for as long as those may
+    last. With `restart_guard: false` it must stay away for so long. One that keeps an append-only file
+    (`persistence=True`) forgets nothing.
 
     Raises BinaryNotFound, and ValueError for impossible arguments.
     """

@@ -51,8 +51,9 @@ class EmbeddedServer:
         restarts empty
     start_timeout: seconds to wait for a start or a stop
 
-    A server that restarts empty has forgotten the locks it granted. To keep Redlock safe, it must stay away longer than
-    the greatest ttl in use, or keep an append-only file (`persistence=True`).
+    A server that restarts empty has forgotten the locks that it granted: clients quarantine it for as long as those may
+    last. With `restart_guard: false` it must stay away for so long. One that keeps an append-only file
+    (`persistence=True`) forgets nothing.
 
     On Linux the server is killed even when a signal kills this process, SIGKILL included (a temporary folder then
     stays); elsewhere it is ended when the interpreter exits. A forked child can't end or control the servers of its

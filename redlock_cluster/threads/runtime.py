@@ -118,6 +118,10 @@ class Runtime:
         """The name of a deployment, None for the default one. Raises OptionsError when there is none of that name."""
         return self.routing.require(deployment or self.options.default)
 
+    def options_of(self, deployment: str | None) -> DeploymentOptions:
+        """The options of a deployment, as `named`."""
+        return self.routing.options_of(deployment or self.options.default)
+
     def starting(self, deployments: Deployments) -> float:
         """Seconds that the start may add to a call."""
         return 0.0 if deployments.started else max(d.connect_timeout for d in self.options.deployments.values())

@@ -71,6 +71,10 @@ class Series(ABC):
     def lost(self, connection: Connection) -> None:
         """The connection broke before every reply had come."""
 
+    @abstractmethod
+    def part(self) -> None:
+        """From now on each reply is heard by the one who asked for it."""
+
 
 class Upstream(ABC):
     """Who sends on several connections at once (a `Pipeline`), as a connection knows it."""
@@ -135,6 +139,7 @@ class Connection(asyncio.Protocol):
     flusher: when what is queued is written
     index: the server's, in its group's order
     on_lost: called once when the connection is gone, before those in the queue hear of it
+    on_push: called with whatever the server sends of its own accord. Must not raise
 
     dialect: what the server understands, SCRIPTED until it serves
     upstream: who sends on it besides; None until it serves
@@ -148,6 +153,7 @@ class Connection(asyncio.Protocol):
         "_buffer",
         "_flusher",
         "_on_lost",
+        "_on_push",
         "_partial",
         "_reader",
         "_transport",
@@ -164,8 +170,14 @@ class Connection(asyncio.Protocol):
         "waiting",
     )
 
-    def __init__(self, flusher: Flusher, index: int, on_lost: Callable[[Connection], None]) -> None:
-        self._flusher, self._on_lost = flusher, on_lost
+    def __init__(
+        self,
+        flusher: Flusher,
+        index: int,
+        on_lost: Callable[[Connection], None],
+        on_push: Callable[[Connection, list[object]], None],
+    ) -> None:
+        self._flusher, self._on_lost, self._on_push = flusher, on_lost, on_push
         self._transport: asyncio.Transport | None = None
         self._buffer: list[bytes] = []
         self._reader = Reader(notEnoughData=_MISSING, replyError=ErrorReply)
@@ -249,6 +261,12 @@ class Connection(asyncio.Protocol):
             if self.alive and self._transport is not None:
                 self._transport.write(b"".join(self._buffer))
             self._buffer.clear()
+
+    def part_series(self) -> None:
+        """From now on each reply that is awaited is heard by the one who asked for it."""
+        for who in self.waiting:
+            if isinstance(who, Series):
+                who.part()
 
     # --- its end ---------------------------------------------------------------------------------------------------
 
@@ -352,8 +370,18 @@ class Connection(asyncio.Protocol):
         """
         return self._reader.has_data() or not data.endswith(b"\n") or any(head in data for head in _WITH_ELEMENTS)
 
-    def _distribute(self, replies: list[object]) -> None:
-        replies = [reply for reply in replies if reply.__class__ is not PushNotification]
+    def _distribute(self, received: list[object]) -> None:
+        """In the order in which they came: a push before a reply was caused by an earlier command."""
+        start = 0
+        for position, push in enumerate(received):
+            if _is_push(push):
+                self._hand_out(received[start:position])
+                start = position + 1
+                if self.alive:
+                    self._on_push(self, cast("list[object]", push))
+        self._hand_out(received[start:] if start else received)
+
+    def _hand_out(self, replies: list[object]) -> None:
         waiting, heard, position, end = self.waiting, False, 0, len(replies)
         while position < end and self.alive:
             if not waiting:
@@ -385,6 +413,11 @@ class Connection(asyncio.Protocol):
         self._unfinished += size
         if self._unfinished > MAX_REPLY:
             self.abort("the server sent a reply without an end")
+
+
+def _is_push(reply: object) -> bool:
+    """Whether nobody asked for it. What confirms a subscription is a push that stands where the reply would."""
+    return reply.__class__ is PushNotification and cast("list[object]", reply)[:1] != [b"subscribe"]
 
 
 def _greeting(reply: object) -> str:

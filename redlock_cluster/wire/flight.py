@@ -33,6 +33,13 @@ __all__ = ["Flight", "Message"]
 _LINE: Final = b"\n"
 _LAST: Final = _LINE[0]
 
+# What flights have that are through. Nothing is ever added to these.
+_NO_MESSAGES: Final[list[Message]] = []
+_NONE_ALONE: Final[set[int]] = set()
+_READ: Final[list[int]] = []
+_NO_REPLIES: Final[dict[int, list[bytes]]] = {}
+_NO_BYTES: Final[dict[int, bytes]] = {}
+
 
 class Message(Decision, ABC):
     """What is said to several servers at once, and waited for.
@@ -132,7 +139,7 @@ class Flight(Series):
         self.started, self.patience = started, patience
         self.outstanding, self.unasked, self.why = usable, unasked, why
         self.messages: list[Message] = []
-        self.alone: set[int] = set()
+        self.alone = _NONE_ALONE
         self._answered = [0] * len(keepers)
         self._read = [0] * len(keepers)
         self._foreseen: dict[int, list[bytes]] = {}
@@ -152,7 +159,14 @@ class Flight(Series):
 
     def leave_alone(self, offset: int) -> None:
         """The message at this offset counts alone from now on."""
+        if self.alone is _NONE_ALONE:
+            self.alone = set()
         self.alone.add(offset)
+
+    def part(self) -> None:
+        """Every message counts alone from now on."""
+        for message in self.messages:
+            message.count_alone()
 
     def passed_by(self, offset: int) -> int:
         """Mask of the servers that have answered a message, by its offset."""
@@ -260,10 +274,13 @@ class Flight(Series):
                 message.missed(missing)
 
     def _done(self, index: int) -> None:
-        """This server has said its last. After the last server no message keeps the others alive by its flight."""
+        """This server has said its last. After the last server no message keeps the others alive by its flight.
+
+        Leases keep the flight that they were last extended in. What it has no use for any more is shared by all.
+        """
         self.outstanding &= ~(1 << index)
         if not self.outstanding:
-            self.messages, self._foreseen, self._bytes = [], {}, {}
+            self.messages, self._read, self._foreseen, self._bytes = _NO_MESSAGES, _READ, _NO_REPLIES, _NO_BYTES
 
 
 def _as_foreseen(reply: object, text: bytes) -> bool:

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 from redlock_cluster.core.dialect import Dialect, dialect_of, probes
-from redlock_cluster.core.replies import ErrorReply
+from redlock_cluster.core.meta import ServerMemory, read_meta
+from redlock_cluster.core.replies import ErrorReply, texts_in
 from redlock_cluster.options import ServerOptions
 from redlock_cluster.options.credentials import DEFAULT_USER, Login
 from redlock_cluster.wire.connection import Connection
-from redlock_cluster.wire.ports import ConnectionFailed
+from redlock_cluster.wire.ports import ConnectionFailed, IsReplica
 
-__all__ = ["Facts", "Handshake"]
+__all__ = ["Facts", "Handshake", "forgets"]
 
 _NOT_YET = frozenset({"LOADING", "BUSY", "MASTERDOWN", "NOAUTH"})
 _SHOWN = frozenset({"WRONGPASS", "NOAUTH", "NOPERM", "LOADING", "DENIED"})
+
+_LOOK = "return redis.call('ZRANGE', KEYS[1], 0, 0)"  # what every script of the queue does
+
+_KEEPING = ("appendonly", "yes"), ("appendfsync", "always"), ("no-appendfsync-on-rewrite", "no")
+"""What a server is configured with that keeps what it has answered."""
 
 _FULL = "ERR max number of clients"
 _OLD_REFUSALS = ("ERR invalid password", "ERR Client sent AUTH, but no password is set")
@@ -32,6 +39,9 @@ class Facts:
     version: such as `valkey 9.1.2`, "" where it would not say
     dialect: what it understands
     warning: what about its configuration endangers keys, "" where nothing is known
+    meta: what it remembers of itself, None if nothing
+    unguarded: why nobody can tell whether it has forgotten its locks, "" if that can be told
+    durable: no restart takes from it what it has answered; only asked for where that matters
     """
 
     run_id: str
@@ -39,6 +49,9 @@ class Facts:
     version: str
     dialect: Dialect
     warning: str
+    meta: ServerMemory | None
+    unguarded: str
+    durable: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,18 +60,33 @@ class Handshake:
 
     probe_key: a key that nobody uses, for the probes of the dialect
     scripts: sources of the scripts to be loaded
+    channel: where others tell us that a lock is free
+    queue: one that nobody uses, to learn whether we may use queues; empty for one who stands in none
+    meta_key: where servers remember themselves; empty where nobody looks whether they have forgotten locks
+    durable: whether servers must keep what they have answered over a restart
     """
 
     probe_key: str
     scripts: tuple[bytes, ...]
+    channel: bytes
+    queue: bytes
+    meta_key: bytes
+    durable: bool
 
-    async def perform(self, connection: Connection, server: ServerOptions, login: Login | None) -> Facts:
+    async def perform(
+        self,
+        connection: Connection,
+        server: ServerOptions,
+        login: Login | None,
+        ask_time: Callable[[Connection], None],
+    ) -> Facts:
         """Authenticate, select the database, ask.
 
         login: who we are; None: whoever the server lets in without being told
+        ask_time: queues a command, which is answered when this returns
 
         Raises ConnectionFailed when the server refuses, is no Redis-protocol server, can't serve now (loading,
-        replica), or is a node of a Redis Cluster.
+        replica), is a node of a Redis Cluster, or would lose what it must keep.
         """
         resp3, hello = await _hello(connection, login)
         if server.database:
@@ -69,23 +97,65 @@ class Handshake:
             connection.request("CLIENT", "SETINFO", name, value)
         client_id = connection.request("CLIENT", "ID")
         about = [connection.request("INFO", section) for section in ("server", "replication", "memory")]
+        ask_time(connection)
         probed = [connection.request(*words) for words in probes(self.probe_key)]
         for source in self.scripts:
             connection.request("SCRIPT", "LOAD", source)
+        # Before its memory is read, so that no flush goes unnoticed between.
+        tracked = [connection.request("CLIENT", "TRACKING", "ON", "OPTIN")] if resp3 else []
+        remembered = [connection.request("HGETALL", self.meta_key)] if self.meta_key else []
+        looked = [connection.request("EVAL", _LOOK, 1, self.queue)] if self.queue else []
+        woken = tracked + ([connection.request(*words) for words in self._to_be_woken()] if resp3 else [])
         replies = await asyncio.gather(*probed)
-        for reply in replies:
-            if isinstance(reply, ErrorReply) and reply.code in _NOT_YET:
-                raise ConnectionFailed(reply.text)
+        _require_ready(replies)
         info = hello | {name: text for reply in about for name, text in _info(await reply).items()}
         _require_independent(info)
         number = await client_id
+        queues = bool(looked) and not any([_never(await reply) for reply in looked])
+        wakes = bool(woken) and not any([isinstance(await reply, ErrorReply) for reply in woken])
+        run_id, meta, unguarded = info.get("run_id", ""), None, ""
+        for reply in remembered:
+            found = read_meta(await reply)
+            if not isinstance(found, ErrorReply):
+                meta = found
+            elif _never(found) or found.wrong_type:
+                unguarded = found.text
+            else:
+                raise ConnectionFailed(found.text)
+            if not run_id and not unguarded:
+                unguarded = "it does not say its run_id (INFO server)"
+        forgetful = (
+            await forgets(connection) if self.durable or (run_id and meta and meta.run_id != run_id) else "not asked"
+        )
+        if self.durable and forgetful:
+            raise ConnectionFailed(f"durability: fsync needs a server that keeps what it has answered; {forgetful}")
         return Facts(
-            run_id=info.get("run_id", ""),
+            run_id=run_id,
             client_id=number if type(number) is int else None,
             version=_version_in(info),
-            dialect=dialect_of(replies, resp3),
+            dialect=dialect_of(replies, resp3, queues, wakes),
             warning=_warning(info),
+            meta=meta,
+            unguarded=unguarded,
+            durable=not forgetful,
         )
+
+    def _to_be_woken(self) -> tuple[tuple[str | bytes, ...], ...]:
+        """What has a server push when a key changes that we asked for, and pass on what others tell us."""
+        asking = ("CLIENT", "CACHING", "YES"), ("PTTL", self.probe_key)
+        return *asking, ("SUBSCRIBE", self.channel)
+
+
+def _require_ready(replies: list[object]) -> None:
+    """Raises ConnectionFailed for a server that answers like one that will serve later."""
+    for reply in replies:
+        if isinstance(reply, ErrorReply) and reply.code in _NOT_YET:
+            raise ConnectionFailed(reply.text)
+
+
+def _never(reply: object) -> bool:
+    """Whether a server will never do that for us. One that is full refuses even what needs no memory, for now."""
+    return isinstance(reply, ErrorReply) and (reply.forbidden or reply.code == "ERR")
 
 
 async def _hello(connection: Connection, login: Login | None) -> tuple[bool, dict[str, str]]:
@@ -97,7 +167,7 @@ async def _hello(connection: Connection, login: Login | None) -> tuple[bool, dic
     credentials = () if login is None or password is None else ("AUTH", login.username, password)
     reply = await connection.request("HELLO", 3, *credentials)
     if isinstance(reply, (dict, list)):
-        return (True, _texts(reply)) if isinstance(reply, dict) else (False, {})
+        return (True, texts_in(reply)) if isinstance(reply, dict) else (False, {})
     if isinstance(reply, ErrorReply) and (reply.code in _SHOWN or reply.text.startswith(_FULL)):
         raise ConnectionFailed(_authentication(reply, password))
     if login is not None and password is not None:
@@ -109,12 +179,6 @@ async def _hello(connection: Connection, login: Login | None) -> tuple[bool, dic
     if reply != b"PONG":
         raise ConnectionFailed(_authentication(reply, password))
     return False, {}
-
-
-def _texts(reply: dict[object, object]) -> dict[str, str]:
-    """The names and values of a map that are texts."""
-    pairs = [(name, value) for name, value in reply.items() if isinstance(name, bytes) and isinstance(value, bytes)]
-    return {name.decode("utf-8", "replace"): value.decode("utf-8", "replace") for name, value in pairs}
 
 
 def _authentication(reply: object, password: str | None) -> str:
@@ -142,7 +206,7 @@ def _require_independent(info: dict[str, str]) -> None:
     info: what INFO and HELLO say; a restricted user may see the latter alone
     """
     if info.get("role", "master") != "master":
-        raise ConnectionFailed("it is a replica; the servers of a group must be independent masters")
+        raise IsReplica("it is a replica; the servers of a group must be independent masters")
     modes = [info.get(name) for name in ("mode", "redis_mode", "server_mode")]
     if "sentinel" in modes:
         raise ConnectionFailed("it is a Sentinel, which keeps no keys")
@@ -150,6 +214,17 @@ def _require_independent(info: dict[str, str]) -> None:
         raise ConnectionFailed(
             "it is a node of a Redis Cluster; a group needs standalone servers, started with cluster-enabled no"
         )
+
+
+async def forgets(connection: Connection) -> str:
+    """What to set on a server that may lose in a restart what it has answered; "" for one that keeps it.
+
+    `WAITAOF` would not help: it writes nothing, waits up to a second under `everysec`, and adds nothing to `always`.
+    """
+    asked = [connection.request("CONFIG", "GET", name) for name, _ in _KEEPING]
+    found = {name: text for reply in asked for name, text in texts_in(await reply).items()}
+    wrong = [f"{name} {value}" for name, value in _KEEPING if found.get(name) != value]
+    return f"set {', '.join(wrong)} there, and let this user run CONFIG GET" if wrong else ""
 
 
 def _warning(info: dict[str, str]) -> str:

@@ -48,12 +48,16 @@ class Pipeline(Upstream):
     needed: how many servers must do what a message asks
     clock, flusher, deadlines: the engine's
     on_refresh: called whenever something about the servers has changed
+    on_longer: called before a ttl is sent that is longer than `horizon_ms`; returns that anew, and until when it holds
 
     usable: mask of the servers that can be asked now
-    enough: whether these are as many as are needed
     unusable: mask of the others
     why: for each of those, by index, why it can't be asked
-    refused: whether a server refuses something. Then every message counts alone, so that each reply is seen
+    doubts: why the grants of some of the usable ones don't count, by index
+    enough: whether as many as are needed can be asked, and their grants count
+    unfit: mask of those of which that is not so
+    refused: whether a server refuses something
+    horizon_ms: milliseconds; the servers have been told that locks last so long
     """
 
     __slots__ = (
@@ -61,12 +65,19 @@ class Pipeline(Upstream):
         "_clock",
         "_deadlines",
         "_flusher",
+        "_horizon_until",
         "_needed",
+        "_now",
+        "_on_longer",
         "_on_refresh",
         "_open",
+        "_singly",
+        "doubts",
         "enough",
+        "horizon_ms",
         "keepers",
         "refused",
+        "unfit",
         "unusable",
         "usable",
         "why",
@@ -80,11 +91,14 @@ class Pipeline(Upstream):
         flusher: Flusher,
         deadlines: Deadlines,
         on_refresh: Callable[[], None],
+        on_longer: Callable[[Pipeline, int], tuple[int, float]],
     ) -> None:
-        self.keepers, self._needed, self._on_refresh = keepers, needed, on_refresh
+        self.keepers, self._needed = keepers, needed
+        self._on_refresh, self._on_longer = on_refresh, on_longer
         self._clock, self._flusher, self._deadlines = clock, flusher, deadlines
         self._branches: tuple[_Branch, ...] = ()
         self._open: Flight | None = None
+        self._now = clock()
         for keeper in keepers:
             keeper.serve(self)
         self.refresh()
@@ -92,11 +106,12 @@ class Pipeline(Upstream):
     def refresh(self) -> None:
         """A connection came, went, fell silent, is full, or none of these any more; or its absence has a new cause.
 
-        Or a server refuses what it did before, or no longer.
+        Or a server refuses what it did before, or no longer; or its grants count, or no longer. Where one refuses
+        something, or its grants don't count, every message counts alone, so that each reply is seen.
         """
         self.queue_open()
         by_dialect: dict[Dialect, list[Connection]] = {}
-        usable, why = 0, dict[int, str]()
+        usable, why, doubts = 0, dict[int, str](), dict[int, str]()
         for keeper in self.keepers:
             connection = keeper.connection
             if connection is None or connection.judge():
@@ -104,10 +119,15 @@ class Pipeline(Upstream):
             else:
                 by_dialect.setdefault(connection.dialect, []).append(connection)
                 usable |= 1 << keeper.index
-        self.usable, self.why = usable, why
+                if keeper.doubt:
+                    doubts[keeper.index] = keeper.doubt
+        self.usable, self.why, self.doubts = usable, why, doubts
         self.unusable = (1 << len(self.keepers)) - 1 & ~usable
-        self.enough = usable.bit_count() >= self._needed
+        self.unfit = self.unusable | sum([1 << index for index in doubts])
+        self.enough = len(self.keepers) - self.unfit.bit_count() >= self._needed
         self.refused = any(keeper.refusals for keeper in self.keepers)
+        self._singly = self.refused or bool(doubts)
+        self.horizon_ms, self._horizon_until = 0, 0.0
         self._branches = tuple(_Branch(dialect, tuple(some)) for dialect, some in by_dialect.items())
         self._on_refresh()
 
@@ -116,16 +136,28 @@ class Pipeline(Upstream):
 
         An open flight with another patience is closed, which may fill a connection.
         """
-        if self._open is not None and self._open.patience != patience:
+        if self._open is not None:
+            if self._open.patience == patience:
+                return
             self.queue_open()
+        self._now = self._clock()
+        if self._now >= self._horizon_until:
+            self.horizon_ms = 0
+
+    def unasked(self) -> tuple[int, dict[int, str]]:
+        """Which servers can't be asked, or their grants don't count, as a mask; and why, by index."""
+        return self.unfit, self.doubts | self.why
+
+    def lengthen(self, ttl_ms: int) -> None:
+        """Before a ttl is sent that is longer than `horizon_ms`: tell servers first. Behind `open_for`."""
+        self.horizon_ms, self._horizon_until = self._on_longer(self, ttl_ms)
 
     def send(self, message: Message) -> None:
         """Queue a message for all servers that are usable: it joins the open flight. `open_for` comes first."""
         flight = self._open
         if flight is None:
-            started = self._clock()
             flight = self._open = Flight(
-                self.keepers, self.usable, self.unusable, self.why, self._needed, started, message.patience
+                self.keepers, self.usable, self.unusable, self.why, self._needed, self._now, message.patience
             )
             self._flusher.add(self.flush)
         messages = flight.messages
@@ -135,7 +167,7 @@ class Pipeline(Upstream):
             command, foreseen = message.command(branch.dialect)
             branch.commands.append(command)
             branch.foreseen.append(foreseen)
-            if not foreseen or self.refused:
+            if not foreseen or self._singly:
                 message.count_alone()
         self._flusher.queued()
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import enum
 from typing import Final
 
+from redlock_cluster.core.dialect import Dialect
 from redlock_cluster.options import DeploymentOptions, ServerOptions
 from redlock_cluster.wire.connection import Flusher
 from redlock_cluster.wire.handshake import Handshake
-from redlock_cluster.wire.keeper import Keeper, OnConnected
+from redlock_cluster.wire.keeper import Keeper, OnConnected, OnPush
 from redlock_cluster.wire.ports import Ports
 
 __all__ = ["Pool", "ServerState"]
@@ -16,12 +17,14 @@ __all__ = ["Pool", "ServerState"]
 
 class ServerState(enum.Enum):
     """UP: every connection of the pool serves. PARTIAL: some do. REFUSING: it answers commands with errors.
-    SILENT: connected, but answers nothing. CONNECTING: no attempt has ended yet. DOWN: no connection."""
+    QUARANTINED: its grants don't count, as it may have forgotten locks, or is not this group's. SILENT: connected, but
+    answers nothing. CONNECTING: no attempt has ended yet. DOWN: no connection."""
 
     CONNECTING = "connecting"
     UP = "up"
     PARTIAL = "partial"
     REFUSING = "refusing"
+    QUARANTINED = "quarantined"
     SILENT = "silent"
     DOWN = "down"
 
@@ -44,10 +47,12 @@ class Pool:
         flusher: Flusher,
         handshake: Handshake,
         on_connected: OnConnected,
+        on_push: OnPush,
     ) -> None:
         self.name = server.name
         self.keepers = tuple(
-            Keeper(server, index, options, ports, flusher, handshake, on_connected) for _ in range(options.pool_size)
+            Keeper(server, index, options, ports, flusher, handshake, on_connected, on_push)
+            for _ in range(options.pool_size)
         )
 
     @property
@@ -61,6 +66,8 @@ class Pool:
             return ServerState.SILENT
         if any(keeper.refusals for keeper in self.keepers):
             return ServerState.REFUSING
+        if self.keepers[0].doubt:
+            return ServerState.QUARANTINED
         return ServerState.UP if len(connected) == len(self.keepers) else ServerState.PARTIAL
 
     @property
@@ -71,8 +78,11 @@ class Pool:
     @property
     def why(self) -> str:
         """Why it is not able."""
-        if self.state is ServerState.REFUSING:
+        state, doubt = self.state, self.keepers[0].doubt
+        if state is ServerState.REFUSING:
             return self.last_error
+        if state is ServerState.QUARANTINED:
+            return doubt
         return next(k.absence() for k in self.keepers if k.connection is None or k.connection.silent)
 
     @property
@@ -82,8 +92,10 @@ class Pool:
 
     @property
     def last_error(self) -> str:
-        """What it refuses now, in its words; else the last failure, "" when there was none, which stays."""
+        """What it refuses now, in its words, or why its grants don't count; else the last failure, "" when there was
+        none, which stays."""
         refusals = [keeper.refusal for keeper in self.keepers] if self.state is ServerState.REFUSING else []
+        refusals += [keeper.doubt for keeper in self.keepers if keeper.connection is not None]
         errors = [keeper.last_error for keeper in (self._newest, *self.keepers)]
         return next((text for text in refusals + errors if text), "")
 
@@ -93,9 +105,27 @@ class Pool:
         return next((keeper.facts.version for keeper in self.keepers if keeper.facts is not None), "")
 
     @property
+    def run_id(self) -> str | None:
+        """Which start of the server this is, "" if it does not say; None without a connection."""
+        connected = [keeper.facts for keeper in self.keepers if keeper.connection is not None]
+        return next((facts.run_id for facts in connected if facts is not None), None)
+
+    @property
     def warning(self) -> str:
         """What about its configuration endangers keys, "" when nothing is known."""
         return next((keeper.facts.warning for keeper in self.keepers if keeper.facts is not None), "")
+
+    @property
+    def queues(self) -> bool | None:
+        """Whether waiting calls stand in its queues, on every connection; None without any."""
+        dialects = self._dialects
+        return all(dialect.queues for dialect in dialects) if dialects else None
+
+    @property
+    def wakes(self) -> bool | None:
+        """Whether it wakes those who wait, on every connection; None without any."""
+        dialects = self._dialects
+        return all(dialect.wakes for dialect in dialects) if dialects else None
 
     @property
     def latency(self) -> float | None:
@@ -116,6 +146,10 @@ class Pool:
     def reconnects(self) -> int:
         """Connections made anew, over the whole pool."""
         return sum(keeper.reconnects for keeper in self.keepers)
+
+    @property
+    def _dialects(self) -> list[Dialect]:
+        return [connection.dialect for keeper in self.keepers if (connection := keeper.connection) is not None]
 
     @property
     def _measured(self) -> Keeper:

@@ -12,12 +12,13 @@ import time
 from base64 import b64encode
 from collections.abc import Callable
 from functools import partial
+from struct import unpack_from
 from typing import Final, Protocol
 
 from redlock_cluster.options import ServerOptions
 from redlock_cluster.wire.dialer import SocketDialer
 
-__all__ = ["Clock", "ConnectionFailed", "Dialer", "Entropy", "Ports", "SystemEntropy", "system_clock"]
+__all__ = ["Clock", "ConnectionFailed", "Dialer", "Entropy", "IsReplica", "Ports", "SystemEntropy", "system_clock"]
 
 Clock = Callable[[], float]
 """Seconds of a clock that never goes back and runs through suspend."""
@@ -50,7 +51,7 @@ class SystemEntropy:
     def texts(self, count: int) -> list[bytes]:
         """Texts of 132 bits each, of `os.urandom`."""
         digits = b64encode(os.urandom(-(-count * _TEXT * 6 // 8)))
-        return [digits[start : start + _TEXT] for start in range(0, count * _TEXT, _TEXT)]
+        return [*unpack_from(f"{_TEXT}s" * count, digits)]  # slices take twice as long
 
     def fraction(self) -> float:
         """A number in [0, 1) of `random.random`."""
@@ -59,6 +60,10 @@ class SystemEntropy:
 
 class ConnectionFailed(OSError):
     """A connection could not be made or was given up; says why."""
+
+
+class IsReplica(ConnectionFailed):
+    """The server is a replica."""
 
 
 class Dialer(Protocol):

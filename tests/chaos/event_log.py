@@ -17,7 +17,7 @@ from redlock_cluster.wire.ports import system_clock
 
 __all__ = ["Event", "History", "Tail", "clock", "end_of", "merged", "slot_of"]
 
-_RANDOM_DIGITS: Final = 32
+_RANDOM_DIGITS: Final = 22
 _SHOWN: Final = 6
 
 clock = system_clock()

@@ -40,14 +40,20 @@ class SyncFace:
         """Sleeps."""
         time.sleep(seconds)
 
-    def mutex(self, resource: str, ttl: float, wait: Any, inside: Callable[[Lease], Script]) -> None:
-        """A script inside `with`."""
-        with self.redlock.mutex(resource, ttl, wait=wait) as lease:
+    def mutex(
+        self, resource: str, ttl: float, wait: Any, cancel_id: str, inside: Callable[[Lease], Script], **terms: Any
+    ) -> None:
+        """A script inside `with`; terms: how the lease is to be kept."""
+        with self.redlock.mutex(resource, ttl, wait=wait, cancel_id=cancel_id, **terms) as lease:
             self.drive(inside(lease))
 
-    def transaction(self, resource: str, ttl: float, wait: Any, inside: Callable[[], Script]) -> object:
+    def transaction(
+        self, resource: str, ttl: float, wait: Any, cancel_id: str, inside: Callable[[], Script], **terms: Any
+    ) -> object:
         """A script inside a transaction; what the transaction returns."""
-        return self.redlock.transaction(resource, ttl, lambda: self.drive(inside()), wait=wait)
+        return self.redlock.transaction(
+            resource, ttl, lambda: self.drive(inside()), wait=wait, cancel_id=cancel_id, **terms
+        )
 
 
 class AsyncFace:
@@ -76,14 +82,20 @@ class AsyncFace:
         """Sleeps."""
         return asyncio.sleep(seconds)
 
-    async def mutex(self, resource: str, ttl: float, wait: Any, inside: Callable[[AsyncLease], Script]) -> None:
-        """A script inside `async with`."""
-        async with self.redlock.mutex(resource, ttl, wait=wait) as lease:
+    async def mutex(
+        self, resource: str, ttl: float, wait: Any, cancel_id: str, inside: Callable[[AsyncLease], Script], **terms: Any
+    ) -> None:
+        """A script inside `async with`, which the loss of a lease that extends itself cancels."""
+        async with self.redlock.mutex(resource, ttl, wait=wait, cancel_id=cancel_id, **terms) as lease:
             await self.drive(inside(lease))
 
-    async def transaction(self, resource: str, ttl: float, wait: Any, inside: Callable[[], Script]) -> object:
+    async def transaction(
+        self, resource: str, ttl: float, wait: Any, cancel_id: str, inside: Callable[[], Script], **terms: Any
+    ) -> object:
         """A script inside a transaction; what the transaction returns."""
-        return await self.redlock.transaction(resource, ttl, lambda: self.drive(inside()), wait=wait)
+        return await self.redlock.transaction(
+            resource, ttl, lambda: self.drive(inside()), wait=wait, cancel_id=cancel_id, **terms
+        )
 
     async def lock_within(self, seconds: float, resource: str, ttl: float, wait: Any) -> object:
         """What `lock` returns, or None: then it was cancelled after so many seconds."""

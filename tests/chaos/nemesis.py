@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from .event_log import History, Tail, clock, slot_of
-from .schedule import SERVER_KINDS, Fault, Kind, Phase, Plan, Round
+from .contender import LONGEST_WORK
+from .event_log import Event, History, Tail, clock, slot_of
+from .schedule import HANDOVER, SERVER_KINDS, Fault, Kind, Phase, Plan, Round
 from .stage import Stage
+from .waits import Waits
+from .worker import SLOTS
 
 __all__ = ["WHO", "Nemesis"]
 
 WHO: Final = "nemesis"
-_CALM_AT_MOST: Final = 10.0
-"""Seconds within which everybody must be able to go on once nothing is damaged any more."""
+_CALM_AT_MOST: Final = HANDOVER + LONGEST_WORK * sum(count for _, count in SLOTS) + 4.0
+"""Seconds within which everybody must be able to go on once nothing is damaged any more: a lock is handed over, and
+those who stand before the last one work, and forget a lock or two."""
 
 _START_WITHIN: Final = 30.0
 _IN_FLIGHT: Final = 0.03
+_GIVES_WITHIN: Final = 0.8
 _POLL: Final = 0.05
 
 
@@ -35,23 +41,31 @@ class Nemesis:
         self._servers = [threading.Lock() for _ in stage.servers]
         self._workers = [threading.Lock() for _ in stage.workers]
         self._lag = threading.Lock()
-        self._tail = Tail(stage.histories)
+        self._tail, self._waits = Tail(stage.histories), Waits()
 
     def run(self) -> None:
-        """All rounds; first and last every resource is acquired with nothing damaged."""
+        """All rounds, and the end of the workers; first and last every resource is acquired with nothing damaged."""
         with contextlib.closing(self._history):
             self._await_workers()
             self._calm(0.0)
             for each in self._plan.rounds:
                 self._round(each)
+            self._end_workers()
 
     def _await_workers(self) -> None:
         started, deadline = 0, clock() + _START_WITHIN
         while started < len(self._workers) and clock() < deadline and not self._end.wait(_POLL):
-            started += sum(event.do == "started" for event in self._tail.new())
+            started += sum(event.do == "started" for event in self._news())
+
+    def _news(self) -> list[Event]:
+        news = self._tail.new()
+        for event in news:
+            self._waits.hear(event)
+        return news
 
     def _round(self, each: Round) -> None:
-        for phase, faults in ((Phase.STORM, each.storm), (Phase.OUTAGE, each.outage)):
+        phases = [(Phase.STORM, each.storm), (Phase.OUTAGE, each.outage)]
+        for phase, faults in reversed(phases) if each.outage_first else phases:
             if self._end.is_set():
                 return
             self._write("phase", name=phase.value)
@@ -66,14 +80,32 @@ class Nemesis:
         self._calm(each.calm)
 
     def _calm(self, least: float) -> None:
-        """Lasts until every resource was acquired, by somebody in every place of a worker; `least` seconds at least."""
+        """Lasts until every resource was acquired or is seen to be held, somebody in every place of a worker has
+        acquired one, and nobody waits who waited when it began; `least` seconds at least.
+        """
         begun = self._write("phase", name=Phase.CALM.value)
         missing = {*self._resources, *map(str, range(len(self._workers)))}
-        while not self._end.wait(_POLL) and (clock() < begun + least or missing) and clock() < begun + _CALM_AT_MOST:
-            for event in self._tail.new():
+        waiting = True
+        while (
+            not self._end.wait(_POLL)
+            and (clock() < begun + least or missing or waiting)
+            and clock() < begun + _CALM_AT_MOST
+        ):
+            for event in self._news():
                 if event.do == "acquired" and event.t > begun:
                     missing -= {event["resource"], slot_of(event.who)}
+                elif event.do == "sampled" and event.t > begun and event["until"]:
+                    missing.discard(event["resource"])
+            waiting = any(wait.since <= begun for wait in self._waits.open.values())
         self._write("calm", begun=begun)
+
+    def _end_workers(self) -> None:
+        """Some are told to end; then the others are killed while they hold and wait, unless the run ends early."""
+        slain = () if self._end.is_set() else self._plan.slain
+        self._stage.stop_workers(slot for slot in range(len(self._workers)) if slot not in slain)
+        for slot in slain:
+            self._stage.workers[slot].slay()
+            self._began(Fault(0.0, Kind.SLAY, slot, 0.0))
 
     def _fault(self, fault: Fault) -> None:
         if self._end.wait(fault.at):
@@ -95,6 +127,7 @@ class Nemesis:
             Kind.CUT: self._cut,
             Kind.VANISH: self._vanished,
             Kind.DELAY: self._delayed,
+            Kind.FLUSH: self._flushed,
             Kind.LAG: self._lagging,
             Kind.HALT: self._halted,
             Kind.SLAY: self._slain,
@@ -147,6 +180,13 @@ class Nemesis:
         gate.pass_on()
 
     @contextlib.contextmanager
+    def _flushed(self, fault: Fault) -> Iterator[None]:
+        """It forgets everything while connections last."""
+        self._began(fault)
+        self._stage.ask(fault.target, "FLUSHALL")
+        yield
+
+    @contextlib.contextmanager
     def _cut(self, fault: Fault) -> Iterator[None]:
         self._began(fault)
         self._stage.network.gates[fault.target].cut(_IN_FLIGHT, fault.amount)
@@ -183,7 +223,10 @@ class Nemesis:
 
     @contextlib.contextmanager
     def _slain(self, fault: Fault) -> Iterator[None]:
-        worker = self._stage.workers[fault.target]
+        """If it gives a lease away soon, it ends while that is on its way."""
+        worker, deadline = self._stage.workers[fault.target], clock() + _GIVES_WITHIN
+        while not self._stage.tickets.on_their_way(fault.target) and clock() < deadline:
+            time.sleep(_IN_FLIGHT)
         worker.slay()
         self._began(fault)
         yield

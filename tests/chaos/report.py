@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final
 
-from .checker import Violation
-from .event_log import Event
+from .checker import Violation, idle_times, lateness, leases_of, samples_when_well
+from .event_log import Event, slot_of
+from .schedule import SERVERS, Kind
+from .waits import Wait, overtaken, waits_of
 
 __all__ = ["Report", "excerpt"]
 
@@ -23,7 +25,7 @@ _SHOWN: Final = 3
 class Report:
     """One run: its merged history and what is wrong with it.
 
-    keys_left: server -> keys that outlived all workers by the greatest ttl; troubles: how workers ended badly
+    keys_left: server -> keys that outlived all workers for longer than any may; troubles: how workers ended badly
     """
 
     seed: int
@@ -77,6 +79,49 @@ class Report:
     def _calms(self) -> list[tuple[float, float]]:
         return [(event["begun"], event.t) for event in self.events if event.do == "calm"]
 
+    def _waiting(self) -> list[str]:
+        """How long calls waited, and how fairly they were served."""
+        waits = waits_of(self.events)
+        served = [wait for wait in waits if wait.acquired]
+        within = [w for w in served if any(begin < w.since and w.end < end for begin, end in self._calms())]
+        passed = overtaken(waits) or [0]
+        leases, _ = leases_of(self.events)
+        idle = max([idle for idle, _ in idle_times(self.events, waits, leases.values()).values()], default=0.0)
+        return [
+            f"waits          {len(served):,} of {len(waits):,} were served, within {_longest(served)}; "
+            f"of those within calms within {_longest(within)}",
+            f"overtaken      {max(passed)} times at most by who came later, {sum(passed) / len(passed):.2f} on average",
+            f"handover       {idle:.2f} s, the longest time within calms that nobody had a lock and somebody waited",
+        ]
+
+    def _keeping(self) -> list[str]:
+        """What became of leases that look after themselves."""
+        leases, _ = leases_of(self.events)
+        kept = [lease for lease in leases.values() if lease.extends]
+        longest = max([lease.end - lease.since for lease in kept], default=0.0)
+        late = max([late for _, late, _ in lateness(self.events, leases.values())], default=0.0)
+        losses = Counter[str](event["reason"] for event in self.events if event.do == "lost")
+        given = {event["lease"]: event.t for event in self.events if event.do == "detached" and not event["why"]}
+        adopted = Counter[str](event["why"] or "ok" for event in self.events if event.do == "adopted")
+        looks = samples_when_well(self.events, leases)
+        on_all = sum(event["on"] == SERVERS for event in looks)
+        return [
+            f"kept           {len(kept):,} leases extended themselves, for {longest:.2f} s at most",
+            f"losses         {_counts(losses)}; told within {late:.3f} s",
+            f"given away     {len(given):,}, {self._outlived(given)} by processes that were killed meanwhile; "
+            f"adoptions: {_counts(adopted)}",
+            f"healed         on all servers in {on_all} of {len(looks)} looks when nothing was damaged for long",
+        ]
+
+    def _outlived(self, given: Mapping[str, float]) -> int:
+        """How many leases were adopted whose giver was killed meanwhile; given: when, by the lease."""
+        kills = [event for event in self.events if event.do == "fault" and event["kind"] == Kind.SLAY.value]
+        return sum(
+            any(str(kill["target"]) == slot_of(before) and given[before] < kill.t < event.t for kill in kills)
+            for event in self.events
+            if event.do == "acquired" and (before := event.about.get("after"))
+        )
+
     def figures(self) -> list[str]:
         """What happened, in numbers."""
         ended = Counter[str](event["why"] or "ok" for event in self.events if event.do == "released")
@@ -91,6 +136,8 @@ class Report:
             f"extensions     {_counts(kept)}",
             f"overlaps       {overlaps}",
             f"standstill     {self.longest_standstill():.2f} s, the longest time without an acquisition within calms",
+            *self._waiting(),
+            *self._keeping(),
             f"keys left      {left}",
         ]
 
@@ -112,6 +159,10 @@ class Report:
         return f"python -m tests.chaos --seconds {self.seconds:g} --seed {self.seed}"
 
 
+def _longest(waits: Sequence[Wait]) -> str:
+    return f"{max([wait.end - wait.since for wait in waits], default=0.0):.2f} s"
+
+
 def _counts(counter: Counter[str]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in sorted(counter.items())) or "none"
 
@@ -122,7 +173,12 @@ def excerpt(events: Sequence[Event], violation: Violation) -> list[str]:
     near = [
         event
         for event in events
-        if -_BEFORE <= event.t - violation.t <= _AFTER and (event.about.get("lease") in names or event.who == "nemesis")
+        if -_BEFORE <= event.t - violation.t <= _AFTER
+        and (
+            event.about.get("lease") in names
+            or (event.about.get("resource") == violation.resource)
+            or event.who == "nemesis"
+        )
     ]
     begun = events[0].t
     return [

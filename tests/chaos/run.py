@@ -24,7 +24,6 @@ def run(seconds: float, seed: int, end: threading.Event | None = None) -> Report
     plan = make_plan(seed, seconds)
     with Stage(plan) as stage:
         Nemesis(stage, plan, RESOURCES, end).run()
-        stage.stop_workers()
         left = {} if end.is_set() else stage.keys_left()
         events = merged(stage.histories)
         troubles = [

@@ -2,7 +2,8 @@
 
 A run is a number of rounds, and a round has three phases: a *storm*, in which at most a minority of servers is damaged
 at once and workers are paused and killed; an *outage*, in which a majority is out of reach; a *calm*, in which nothing
-is damaged and every resource must be acquired.
+is damaged and every resource must be acquired. In every other round, the last one among them, the outage comes first:
+so leases live on from the storm into the calm.
 """
 
 from __future__ import annotations
@@ -15,7 +16,11 @@ from typing import Final
 
 __all__ = [
     "AWAY",
+    "HANDOVER",
+    "HEALED",
+    "LIFE",
     "MAX_TTL",
+    "QUARANTINE",
     "SERVERS",
     "SERVER_KINDS",
     "WORKERS",
@@ -31,12 +36,28 @@ SERVERS: Final = 5
 WORKERS: Final = 4
 MAX_TTL: Final = 2.0
 """The greatest ttl, seconds, that workers use."""
-AWAY: Final = MAX_TTL * 1.05 + 0.1
-"""Seconds that a server stays away that comes back empty."""
+AWAY: Final = 0.05
+"""Seconds that a server stays away that comes back empty: clients have to see that it forgot what it granted."""
+QUARANTINE: Final = 2.2
+"""Seconds for which it grants nothing then: a bit more than the power of two above the greatest ttl."""
+LIFE: Final = 1.5
+"""Seconds that servers count somebody who waits without hearing of them, `waiter_ttl`: so short that workers are paused
+for longer, and that little of a run goes by until the dead are forgotten."""
+HANDOVER: Final = LIFE * 4 / 3 + MAX_TTL + QUARANTINE + 1.0
+"""Seconds within which a lock is handed over to somebody who waits, once nothing is damaged: what a dead owner held has
+expired, the dead who waited before are forgotten, every server grants locks, the first who lives comes again; and the
+machine is busy."""
 
+HEALED: Final = 3.0
+"""Seconds after which, when nothing was damaged for so long, a lease is on every server."""
+
+_HALTS: Final = ((0.05, 0.3), (0.3, LIFE), (LIFE, 1.2 * MAX_TTL))
+"""Shorter and longer than whoever is told that a lock is free is waited for (250 ms), and than it is counted."""
 _ROUND: Final = 10.0
 _OUTAGE: Final = 1.3
-_CALM: Final = 2.0
+_CALM: Final = 1.5
+_LAST_CALM: Final = HEALED + 0.5
+_CALM_TAKES: Final = 2.5  # on average, until everybody is served
 _SHORTEST_STORM: Final = 2.0
 _TRACKS: Final = (SERVERS - 1) // 2  # as many servers are damaged at once in a storm, a minority
 
@@ -51,12 +72,13 @@ class Kind(enum.Enum):
     CUT = "connections cut"
     VANISH = "connections vanished"
     DELAY = "connections delayed"
+    FLUSH = "server flushed"
     LAG = "many connections delayed"
     HALT = "worker paused"
     SLAY = "worker killed"
 
 
-SERVER_KINDS: Final = (Kind.KILL, Kind.RESTART, Kind.PAUSE, Kind.STALL, Kind.CUT, Kind.VANISH, Kind.DELAY)
+SERVER_KINDS: Final = (Kind.KILL, Kind.RESTART, Kind.PAUSE, Kind.STALL, Kind.CUT, Kind.VANISH, Kind.DELAY, Kind.FLUSH)
 
 
 class Phase(enum.Enum):
@@ -84,20 +106,28 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """A storm, an outage and a calm; calm: the least seconds of it."""
+    """A storm, an outage and a calm.
+
+    outage_first: whether the outage comes before the storm
+    calm: the least seconds of it
+    """
 
     storm: tuple[Fault, ...]
     outage: tuple[Fault, ...]
+    outage_first: bool
     calm: float
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """keeps: for each server whether it keeps its data when it ends, or comes back empty."""
+    """keeps: for each server whether it keeps its data when it ends, or comes back empty
+    slain: the workers that are killed together when the others have ended: nobody is left to tidy up
+    """
 
     seed: int
     keeps: tuple[bool, ...]
     rounds: tuple[Round, ...]
+    slain: tuple[int, ...]
 
 
 class _Deck:
@@ -123,7 +153,8 @@ def make_plan(seed: int, seconds: float) -> Plan:
     keeps = tuple(server in durable for server in range(SERVERS))
     servers, workers = _Deck(chance, SERVER_KINDS), _Deck(chance, (Kind.HALT, Kind.SLAY))
     count = max(1, math.floor(seconds / _ROUND))
-    storm = max(_SHORTEST_STORM, seconds / count - _OUTAGE - _CALM)
+    calms = count * _CALM_TAKES + (_LAST_CALM - _CALM_TAKES if count > 1 else 0.0)
+    storm = max(_SHORTEST_STORM, (seconds - calms) / count - _OUTAGE)
     rounds = tuple(
         Round(
             tuple(
@@ -137,11 +168,12 @@ def make_plan(seed: int, seconds: float) -> Plan:
                 )
             ),
             _outage(chance, keeps),
-            _CALM,
+            left % 2 == 1 and count > 1,
+            _LAST_CALM if left == 1 and count > 1 else _CALM,
         )
-        for _ in range(count)
+        for left in range(count, 0, -1)
     )
-    return Plan(seed, keeps, rounds)
+    return Plan(seed, keeps, rounds, tuple(chance.sample(range(WORKERS), 2)))
 
 
 def _tracks(chance: Random, deck: _Deck, keeps: tuple[bool, ...], length: float) -> list[Fault]:
@@ -165,6 +197,8 @@ def _tracks(chance: Random, deck: _Deck, keeps: tuple[bool, ...], length: float)
 
 
 def _lasts(chance: Random, kind: Kind, keeps: bool) -> float:
+    if kind is Kind.FLUSH:
+        return AWAY
     if kind in (Kind.KILL, Kind.RESTART):
         return chance.uniform(0, 0.8) if keeps else AWAY
     return {Kind.CUT: 0.1, Kind.VANISH: 0.7}.get(kind, chance.uniform(0.3, 1.5))
@@ -180,7 +214,7 @@ def _on_workers(chance: Random, deck: _Deck, length: float) -> list[Fault]:
     faults, at = [], chance.uniform(0.2, 0.6)
     while at < length:
         kind, target = deck.deal(), chance.randrange(WORKERS)
-        lasts = min(chance.uniform(0.2, 1.2 * MAX_TTL), length - at) if kind is Kind.HALT else 0.0
+        lasts = min(chance.uniform(*chance.choice(_HALTS)), length - at) if kind is Kind.HALT else 0.0
         faults.append(Fault(at, kind, target, lasts))
         at += lasts + chance.uniform(0.3, 1.2)
     return faults

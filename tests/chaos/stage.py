@@ -12,23 +12,30 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, Self, cast
 
 from hiredis import Reader, pack_command
 
+from redlock_cluster.core.queue import META
 from redlock_cluster.testing import EmbeddedServer, processes
 
-from .actor import TIMING
+from .contender import TIMING
+from .event_log import clock
 from .gates import Network
-from .schedule import MAX_TTL, Plan
-from .worker import HISTORIES, SECTIONS, SLOTS, STOP
+from .schedule import LIFE, MAX_TTL, Plan
+from .tickets import Tickets
+from .worker import HISTORIES, SECTIONS, SLOTS, STOP, TICKETS
 
 __all__ = ["Stage", "Worker"]
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 _PROGRAM: Final = "import sys; sys.path.insert(0, sys.argv[1]); from tests.chaos.worker import main; main(sys.argv[2])"
-_ENDS_WITHIN: Final = 15.0
+_ENDS_WITHIN: Final = 20.0
+_GONE_WITHIN: Final = max(MAX_TTL, 2 * LIFE) + 0.3
+"""Seconds after which no key is left: locks live for their ttl, queues twice as long as those count who wait."""
+_POLL: Final = 0.1
 
 # Durations are milliseconds. Short, so that detection and reconnection take little of a run.
 _OPTIONS: Final = {
@@ -41,6 +48,9 @@ _OPTIONS: Final = {
     "max_retry": 6,
     "retry_interval_base": 20,
     "retry_interval_max": 120,
+    "waiter_ttl": round(LIFE * 1000),
+    "max_ttl": round(MAX_TTL * 1000),
+    "ttl": round(MAX_TTL * 1000),
 }
 
 
@@ -133,8 +143,9 @@ class Stage:
         with contextlib.ExitStack() as undo:
             self.folder = Path(tempfile.mkdtemp(prefix="redlock-chaos-"))
             undo.callback(shutil.rmtree, self.folder, ignore_errors=True)
-            (self.folder / HISTORIES).mkdir()
-            (self.folder / SECTIONS).mkdir()
+            for name in (HISTORIES, SECTIONS, TICKETS):
+                (self.folder / name).mkdir()
+            self.tickets = Tickets(self.folder / TICKETS)
             self.servers = tuple(EmbeddedServer(persistence=keeps) for keeps in plan.keeps)
             for server in self.servers:
                 undo.callback(server.close)
@@ -155,17 +166,37 @@ class Stage:
         """The folder of the histories."""
         return self.folder / HISTORIES
 
-    def stop_workers(self) -> None:
-        """Tells all workers to end, and waits for them."""
-        (self.folder / STOP).touch()
-        for worker in self.workers:
-            worker.join()
+    def stop_workers(self, slots: Iterable[int]) -> None:
+        """Tells these workers to end, and waits for them."""
+        slots = [*slots]
+        for slot in slots:
+            (self.folder / f"{STOP}-{slot}").touch()
+        for slot in slots:
+            self.workers[slot].join()
 
     def keys_left(self) -> dict[int, list[str]]:
-        """For each server that has keys when the greatest ttl has passed, which."""
-        time.sleep(MAX_TTL + 0.3)
-        found = {index: _keys(server.port) for index, server in enumerate(self.servers)}
-        return {index: keys for index, keys in found.items() if keys}
+        """For each server that still has keys when none should be left any more, which: of locks, and of queues.
+
+        What it remembers of itself stays.
+        """
+        deadline = clock() + _GONE_WITHIN
+        while True:
+            found = {index: self._keys(index) for index in range(len(self.servers))}
+            if not any(found.values()) or clock() > deadline:
+                return {index: keys for index, keys in found.items() if keys}
+            time.sleep(_POLL)
+
+    def _keys(self, index: int) -> list[str]:
+        return [key.decode() for key in cast(list[bytes], self.ask(index, "KEYS", "*")) if not key.endswith(META)]
+
+    def ask(self, index: int, *words: str) -> object:
+        """Sends a server a command, past its gate, and returns what it answers."""
+        reader = Reader()
+        with socket.create_connection(("127.0.0.1", self.servers[index].port), 10) as connection:
+            connection.sendall(pack_command(words))
+            while (reply := reader.gets()) is False:
+                reader.feed(connection.recv(65536))
+        return reply
 
     def said(self) -> dict[str, str]:
         """The end of what workers wrote to their error output: tracebacks, warnings of Python, logged errors."""
@@ -176,15 +207,6 @@ class Stage:
 
     def __exit__(self, *_: object) -> None:
         self._undo.close()
-
-
-def _keys(port: int) -> list[str]:
-    reader = Reader()
-    with socket.create_connection(("127.0.0.1", port), 10) as connection:
-        connection.sendall(pack_command(("KEYS", "*")))
-        while (reply := reader.gets()) is False:
-            reader.feed(connection.recv(65536))
-    return [key.decode() for key in cast(list[bytes], reply)]
 
 
 def _end_of(log: Path) -> str:

@@ -25,6 +25,9 @@ def test_twenty_seconds_of_chaos_violate_nothing() -> None:
     assert all(faults[kind] for kind in [*(kind.value for kind in Kind), "full outage"]), text
     assert report.acquisitions >= LEAST, text
     assert sum(report.refusals.values()), text
+    done = {event.do for event in report.events}
+    assert {"sampled", "lost", "detached", "adopted"} <= done, text
+    assert any(event.about.get("after") for event in report.events), text  # somebody got what was handed over
 
 
 def _of_this_run(folder: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import pytest
 from .checker import judge, outages
 from .event_log import Event, History, Tail, end_of
 from .report import Report, excerpt
+from .schedule import HANDOVER, Kind
 from .sections import Sections
+from .waits import KILLED, Waits
 
 RESOURCE = "r"
 
@@ -197,6 +200,112 @@ def test_supervisor_that_has_not_recovered_in_the_end_is_a_violation() -> None:
     assert wrong(recovered) == ["at the end of worker 1.2 server 3 is silent"]
 
 
+def waiting(t: float, who: str = "0.0/0", patience: float | None = None, resource: str = RESOURCE) -> Event:
+    return event(t, "waiting", who=who, resource=resource, patience=patience)
+
+
+def refused(t: float, who: str = "0.0/0", why: str = "held") -> Event:
+    return event(t, "refused", who=who, resource=RESOURCE, asked=t - 0.01, why=why)
+
+
+def fault(t: float, kind: Kind, target: int, lasts: float = 0.0) -> Event:
+    return event(t, "fault", who="nemesis", kind=kind.value, target=target, lasts=lasts)
+
+
+def calm(begun: float, t: float) -> Event:
+    return event(t, "calm", who="nemesis", begun=begun)
+
+
+@pytest.mark.parametrize(
+    ("until", "count"),
+    [
+        (refused(9), 1),
+        (refused(7.9), 0),
+        (acquired(7.9, "a"), 0),
+        (fault(7.9, Kind.SLAY, 0), 0),
+        (fault(7.9, Kind.SLAY, 1), 1),
+        (fault(7.9, Kind.HALT, 0), 1),
+    ],
+)
+def test_wait_all_through_a_calm_is_a_violation(until: Event, count: int) -> None:
+    found = wrong(waiting(1), calm(2, 8), until, refused(9))
+    assert len([text for text in found if "waited for r all through a calm of 6.0 s" in text]) == count
+
+
+def test_wait_that_begins_in_a_calm_may_outlast_it() -> None:
+    assert wrong(waiting(2.5), calm(2, 6), refused(9)) == []
+
+
+def test_wait_that_never_ends_is_a_violation() -> None:
+    told = ["0.0/0 waited for r for 8.0 s when everybody had ended"]
+    assert wrong(waiting(1), event(9, "recovered", wrong=[])) == told
+    assert wrong(waiting(1), fault(2, Kind.SLAY, 0), event(9, "recovered", wrong=[])) == []
+
+
+def test_wait_of_the_process_after_a_killed_one_is_its_own() -> None:
+    texts = wrong(waiting(1), fault(2, Kind.SLAY, 0), waiting(3, who="0.1/0"), event(9, "recovered", wrong=[]))
+    assert texts == ["0.1/0 waited for r for 6.0 s when everybody had ended"]
+
+
+def test_wait_after_a_kill_that_is_heard_of_later_goes_on() -> None:
+    waits = Waits()
+    for each in (waiting(1), waiting(3, who="0.1/0"), fault(2, Kind.SLAY, 0)):
+        waits.hear(each)
+    assert [(wait.who, wait.how) for wait in waits.all] == [("0.0/0", KILLED), ("0.1/0", "")]
+    assert list(waits.open) == ["0.1/0"]
+
+
+def test_lock_that_is_free_for_long_in_a_calm_while_somebody_waits_is_a_violation() -> None:
+    late = 1 + HANDOVER + 0.2
+    served = [waiting(0.5, who="0.0/1"), acquired(late + 1, "b", until=90, who="0.0/1")]
+    assert wrong(lived("a", 0.2, 1.1), served, calm(0.9, late + 2)) == [
+        f"nobody held r for {late - 0.1:.1f} s in a calm, and somebody waited for it"
+    ]
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        [calm(0, 1.2), calm(1.2 + HANDOVER, 20)],  # not within a calm
+        [*lived("b", 3, 4), calm(0, 20)],  # somebody else has it in between
+    ],
+)
+def test_lock_that_is_free_for_long_outside_calms_or_with_others_between_is_allowed(history: list[Event]) -> None:
+    late = 1.1 + HANDOVER + 0.1
+    served = [waiting(1, who="0.0/1"), acquired(late, "c", until=90, who="0.0/1")]
+    assert wrong(lived("a", 0.2, 1.1), served, history) == []
+
+
+def test_lock_that_is_free_for_long_while_nobody_waits_is_allowed() -> None:
+    assert wrong(lived("a", 0.2, 1.1), waiting(18), acquired(18.1, "b", until=90), calm(0, 20)) == []
+
+
+def test_wait_that_does_not_end_in_time_is_a_violation() -> None:
+    assert wrong(waiting(1, patience=2.0), refused(7)) == ["0.0/0 waited for r 4.0 s longer than its 2 s"]
+    assert wrong(waiting(1, patience=2.0), refused(3.6)) == []
+    assert wrong(waiting(1), refused(70)) == []
+
+
+def test_pauses_of_a_worker_do_not_count_as_its_waiting() -> None:
+    assert wrong(waiting(1, patience=2.0), fault(2, Kind.HALT, 0, 2.0), refused(7)) == []
+    assert wrong(waiting(1, patience=2.0), fault(2, Kind.HALT, 1, 2.0), refused(7)) != []
+    assert wrong(waiting(4, patience=2.0), fault(1, Kind.HALT, 0, 2.0), refused(9)) != []
+
+
+def test_report_tells_longest_wait_and_who_was_overtaken() -> None:
+    events = [
+        waiting(1, who="0.0/0"),
+        waiting(2, who="1.0/0"),
+        *[replace(e, who="1.0/0") for e in lived("b", 3, 4)],
+        *lived("a", 5, 6),
+        calm(1.5, 8),
+    ]
+    text = "\n".join(Report(7, 20.0, events, []).figures())
+    assert "2 of 2 were served, within 4.00 s; of those within calms within 1.00 s" in text
+    assert "overtaken      1 times at most by who came later, 0.50 on average" in text
+    assert "handover       1.50 s" in text
+
+
 def test_report_of_a_bad_history_fails_and_names_seed_and_lines() -> None:
     events = [*lived("a", 1, 2), *lived("b", 1.5, 3)]
     report = Report(7, 20.0, sorted(events, key=lambda e: e.t), judge(events, ()))
@@ -226,7 +335,7 @@ def test_history_is_read_while_it_is_written_and_a_torn_line_waits(tmp_path: Pat
 
 
 def test_token_is_shown_by_its_end_only() -> None:
-    assert end_of("0123456789abcdef0123456789abc321@host:1") == "abc321"
+    assert end_of("0123456789abcdefabc321@host:1") == "abc321"
 
 
 def test_mark_tells_who_stands_in_the_section(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from .schedule import AWAY, MAX_TTL, SERVER_KINDS, SERVERS, WORKERS, Fault, Kind, make_plan
+from .schedule import AWAY, HEALED, MAX_TTL, SERVER_KINDS, SERVERS, WORKERS, Fault, Kind, make_plan
 from .worker import SLOTS
 
 SEEDS = range(200)
@@ -52,8 +52,16 @@ def test_outage_leaves_no_quorum() -> None:
             assert end - begin > 0.5
 
 
+def test_last_storm_leads_into_a_calm_long_enough_for_leases_to_heal() -> None:
+    for seed, seconds in PLANS:
+        *earlier, last = make_plan(seed, seconds).rounds
+        assert last.outage_first and last.calm > HEALED
+        assert not earlier[-1].outage_first
+        assert all(each.calm < HEALED for each in earlier)
+
+
 def test_server_that_forgets_stays_away_for_longer_than_the_greatest_ttl() -> None:
-    assert AWAY > MAX_TTL * 1.01
+    assert AWAY < 0.1 < MAX_TTL
     for seed, seconds in PLANS:
         plan = make_plan(seed, seconds)
         for fault in itertools.chain.from_iterable((*each.storm, *each.outage) for each in plan.rounds):
@@ -76,3 +84,9 @@ def test_plan_takes_about_the_seconds_asked_for(seconds: float) -> None:
     storms = [max(fault.at + fault.lasts for fault in each.storm) for each in rounds]
     outages = [max(fault.at + fault.lasts for fault in each.outage) for each in rounds]
     assert sum(storms) + sum(outages) + sum(each.calm for each in rounds) <= max(seconds, 6.0)
+
+
+def test_some_workers_end_as_they_are_told_and_the_others_are_killed() -> None:
+    slain = [make_plan(seed, 20.0).slain for seed in SEEDS]
+    assert all(len(set(some)) == 2 for some in slain)
+    assert {slot for some in slain for slot in some} == set(range(WORKERS))

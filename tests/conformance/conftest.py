@@ -11,7 +11,7 @@ import pytest
 
 from redlock_cluster import AsyncSupervisor, Supervisor
 
-from .adapter import FACES, Api, Face
+from .adapter import FACES, Api, Face, Mode
 from .servers import PREFIX, USUAL, ServerGroup, ServerPool
 
 
@@ -40,13 +40,20 @@ def face(request: pytest.FixtureRequest) -> Face:
 
 
 @pytest.fixture
-async def make(face: Face, servers: ServerGroup) -> AsyncIterator[Make]:
+def mode(request: pytest.FixtureRequest) -> Mode:
+    """Which kind of lock the test's supervisors mean; see `servers.in_each_mode`."""
+    chosen: Mode = getattr(request, "param", "write")
+    return chosen
+
+
+@pytest.fixture
+async def make(face: Face, servers: ServerGroup, mode: Mode) -> AsyncIterator[Make]:
     made: list[Api] = []
 
     async def _make(options: object = None, *, start: bool = True, **more: object) -> Api:
         source = servers.options(**more) if options is None else options
         kind: Callable[..., AsyncSupervisor | Supervisor] = AsyncSupervisor if face == "asyncio" else Supervisor
-        made.append(Api(kind(source)))
+        made.append(Api(kind(source), mode))
         return await made[-1].start() if start else made[-1]
 
     yield _make

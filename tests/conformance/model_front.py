@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fnmatch
 import itertools
 import threading
 import time
@@ -107,8 +106,11 @@ class _Wire(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
         self.address = "{}:{}".format(*transport.get_extra_info("peername"))
-        self.client = self.front.model.connect(transport.write, transport.close)
+        self.client = self.front.model.connect(transport.write, self._killed)
         self.front.wires.append(self)
+
+    def _killed(self) -> None:
+        loop().call_soon(self.transport.close)  # later: its own command's reply is still to be written
 
     def connection_lost(self, _: Exception | None) -> None:
         self.client.close()
@@ -141,9 +143,9 @@ class _Wire(asyncio.Protocol):
         return b"$%d\r\n%b\r\n" % (len(words[1]), words[1])
 
     def _keys(self, words: Words) -> bytes:
-        pattern = words[1].decode("latin-1")
-        strings = self.front.model.keys()
-        found = [key for key in strings if fnmatch.fnmatchcase(key.decode("latin-1"), pattern)]
+        reader = hiredis.Reader()
+        reader.feed(self.client.execute([b"SCAN", b"0", b"MATCH", words[1], b"COUNT", b"1000000000"]))
+        found: list[bytes] = reader.gets()[1]
         return b"*%d\r\n" % len(found) + b"".join(b"$%d\r\n%b\r\n" % (len(key), key) for key in found)
 
     def _replicaof(self, words: Words) -> bytes:

@@ -12,6 +12,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO, Final
 
+from redlock_cluster.lua import READ, TAKE
+
 from .servers import ServerGroup
 
 _LINE: Final = re.compile(r"\+[\d.]+ \[\d+ (\S+)\] (.*)")
@@ -29,6 +31,15 @@ class Command:
     @property
     def name(self) -> str:
         return self.words[0].decode().upper()
+
+    @property
+    def attempt(self) -> tuple[bytes, bytes] | None:
+        """The key and the token of an attempt to take a lock, by `SET … NX` or by script."""
+        if self.name == "SET" and b"NX" in [word.upper() for word in self.words[3:]]:
+            return self.words[1], self.words[2]
+        if self.name == "EVALSHA" and self.words[1] in (TAKE.sha, READ.sha):
+            return self.words[3], self.words[3 + int(self.words[2])]
+        return None
 
     @property
     def from_script(self) -> bool:
@@ -49,9 +60,13 @@ class Record:
         """Commands sent over a connection that name the key or a side key of it."""
         return [c for c in self.commands if not c.from_script and any(key in word for word in c.words)]
 
-    def sets(self, key: bytes) -> list[Command]:
-        """Attempts: every `SET key token … NX …`."""
-        return [c for c in self.about(key) if c.name == "SET" and b"NX" in [word.upper() for word in c.words[3:]]]
+    def attempts(self, key: bytes) -> list[Command]:
+        """Every attempt to take a lock whose key contains this."""
+        return [c for c in self.about(key) if c.attempt and key in c.attempt[0]]
+
+    def tokens(self, key: bytes) -> list[bytes]:
+        """Those attempts' tokens."""
+        return [c.attempt[1] for c in self.attempts(key) if c.attempt]
 
     async def attempted(self, key: bytes, times: int, where: Iterable[int] | None = None) -> None:
         """Returns when each of these servers, of all by default, has executed so many attempts for this very key."""
@@ -60,7 +75,9 @@ class Record:
     def wait(self, key: bytes, times: int, where: Iterable[int] | None = None) -> None:
         """Blocks until each of these servers has executed so many attempts."""
         for index in range(len(self._streams)) if where is None else where:
-            while len([c for c in self.sets(key) if (c.server, c.words[1]) == (index, key)]) < times:
+            while (
+                len([c for c in self.attempts(key) if c.server == index and c.attempt and c.attempt[0] == key]) < times
+            ):
                 self.commands.append(self._next(index))
 
     def complete(self, mark: str) -> None:

@@ -32,6 +32,14 @@ GROUPS: Final[dict[str, tuple[tuple[str, int], ...]]] = {
 USUAL: Final = ("valkey-9", "redis-8", "redis-7", "redis-6", "mixed-of-five", "model-valkey-9", "model-redis-7")
 """What a test runs on that names no group: every version, and a quorum of three of five."""
 
+
+def in_each_mode(*names: str) -> pytest.MarkDecorator:
+    """Runs a test on these groups; with read locks on the last of them and on the model."""
+    reading = dict.fromkeys((names[-1], "model-valkey-9"), "read")
+    runs = [*((name, "write") for name in names), *reading.items()]
+    return pytest.mark.parametrize(("servers", "mode"), runs, indirect=True, ids=["-".join(run) for run in runs])
+
+
 MODELS: Final = {
     ("model valkey", 9): Build("valkey", VALKEY_9.number, Path("model")),
     ("model redis", 7): Build("redis", REDIS_7_0.number, Path("model")),
@@ -40,7 +48,15 @@ MODELS: Final = {
 PREFIX: Final = b"redlock:"
 
 # Answers come at once or, under load, late: a slow machine must not look like an outage. Retries are quick.
-OPTIONS: Final[dict[str, object]] = {"server_timeout": 2000, "retry_interval": 10, "reconnection_interval": 20}
+OPTIONS: Final[dict[str, object]] = {
+    "server_timeout": 2000,
+    "connect_timeout": 5000,
+    "retry_interval": 10,
+    "reconnection_interval": 20,
+}
+
+UNGUARDED: Final[dict[str, object]] = {"restart_guard": False}
+"""For other groups than those that the servers belong to, and where servers grant locks as soon as they are back."""
 
 Found = bytes | str | None
 
@@ -90,7 +106,7 @@ class ServerGroup:
         return {"servers": addresses, **OPTIONS, **more}
 
     def values(self, key: bytes) -> list[Found]:
-        """What each server has at the key: a string's bytes, the name of another type, None."""
+        """What each server has at the key: a string, the only reader's token, the name of another type, None."""
         return [self._value(client, key) for client in self.clients]
 
     def keys(self, part: str) -> list[set[bytes]]:
@@ -133,6 +149,12 @@ class ServerGroup:
             if server.paused:
                 server.resume()
 
+    def kill_connections(self, where: Sequence[int]) -> None:
+        """Breaks every connection but those of these raw clients; one that subscribes counts as another kind."""
+        for index in where:
+            for kind in ("normal", "pubsub"):
+                self.clients[index].client_kill_filter(_type=kind, skipme=True)
+
     @contextlib.contextmanager
     def out_of_memory(self, where: Sequence[int]) -> Iterator[None]:
         """These servers are full: they refuse at once what needs memory, every SET among it."""
@@ -161,7 +183,8 @@ class ServerGroup:
             value: Found = client.get(key)
         except redis.ResponseError:
             kind: Any = client.type(key)
-            return str(kind.decode())
+            members: Any = client.zrange(key, 0, -1) if kind == b"zset" else ()
+            return members[0] if len(members) == 1 and members[0][22:23] == b"@" else str(kind.decode())
         return value
 
 

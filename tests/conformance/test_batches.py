@@ -11,7 +11,7 @@ from redlock_cluster import Err, Ok
 
 from .adapter import Api, everywhere
 from .conftest import Make
-from .servers import OPTIONS, ServerGroup
+from .servers import OPTIONS, UNGUARDED, ServerGroup
 
 
 async def test_a_batch_locks_extends_and_unlocks_in_the_order_given(
@@ -41,7 +41,7 @@ async def test_a_batch_locks_extends_and_unlocks_in_the_order_given(
 @pytest.mark.parametrize("servers", ["valkey-9"], indirect=True)
 async def test_thousands_at_a_time_over_several_groups(make: Make, servers: ServerGroup, resource: str) -> None:
     groups = [{"name": f"g{server.port}", "servers": [{"port": server.port}]} for server in servers.embedded]
-    api = await make({"cluster": groups, **OPTIONS})
+    api = await make({"cluster": groups, **OPTIONS, **UNGUARDED})
     names = [f"{resource}-{number}" for number in range(3000)]
     results: list[Any] = await api.run(api.supervisor.lock_many, names, 60)
     assert all(results)

@@ -47,7 +47,7 @@ async def test_tasks_of_several_supervisors_exclude_each_other(make: Make, serve
 
     async def visit(api: Api) -> None:
         for _ in range(3):
-            async with api.entered(await api.mutex(resource, 30, wait=None)) as lease:
+            async with api.entered(await api.mutex(resource, 30, wait=None), apart=True) as lease:
                 seen = room.enter()
                 await asyncio.sleep(0)
                 assert lease.valid
@@ -164,7 +164,7 @@ async def test_random_use_keeps_exclusion_and_leaves_nothing(
             if chance.random() < 0.5:
                 await api.extend(name, chance.choice([lease, lease.token]), 20)
             if chance.random() < 0.1:
-                servers.clients[chance.randrange(servers.size)].client_kill_filter(_type="normal", skipme=True)
+                servers.clients[chance.randrange(servers.size)].client_kill_filter(_type="pubsub", skipme=True)
             await asyncio.sleep(0)
             holders[name].clear()
             by: Any = chance.choice([lease, lease.token])

@@ -16,7 +16,7 @@ from redlock_cluster.testing import reserve_port
 from .adapter import Api, eventually, everywhere, within
 from .conftest import Make
 from .monitor import recorded
-from .servers import OPTIONS, ServerGroup, ServerPool
+from .servers import OPTIONS, UNGUARDED, ServerGroup, ServerPool
 
 two_versions = pytest.mark.parametrize("servers", ["valkey-9", "redis-6"], indirect=True)
 one_version = pytest.mark.parametrize("servers", ["valkey-9"], indirect=True)
@@ -178,8 +178,7 @@ class TestBrokenConnections:
     ) -> None:
         api = await make()
         lease = await api.held(resource, 30)
-        for client in servers.clients:
-            client.client_kill_filter(_type="normal", skipme=True)
+        servers.kill_connections(servers.everyone)
         assert lease.valid
         await eventually(lambda: api.extend(resource, lease, 30))
         assert await api.unlock(resource, lease) == Ok(None)
@@ -202,8 +201,7 @@ class TestBrokenConnections:
             attempt = asyncio.ensure_future(api.lock(f"{resource}-{number}", 30, wait=0))
             for _ in range(number % 5):
                 await asyncio.sleep(0)
-            for index in list(servers.everyone)[: 1 + number % servers.size]:
-                servers.clients[index].client_kill_filter(_type="normal", skipme=True)
+            servers.kill_connections(servers.everyone[: 1 + number % servers.size])
             result = await within(10, attempt)
             if isinstance(result, Ok):
                 held.add(f"{resource}-{number}")
@@ -222,7 +220,7 @@ class TestBrokenConnections:
             lease = await api.held(resource)
             await api.unlock(resource, lease)
         for index in servers.majority:
-            address = next(c.source for c in record.sets(key) if c.server == index)
+            address = next(c.source for c in record.attempts(key) if c.server == index)
             servers.clients[index].client_kill(address)
 
         async def one_is_left() -> bool:
@@ -241,8 +239,7 @@ class TestBrokenConnections:
         self, make: Make, servers: ServerGroup, resource: str
     ) -> None:
         api = await make(reconnection_interval=5000)
-        for client in servers.clients:
-            client.client_kill_filter(_type="normal", skipme=True)
+        servers.kill_connections(servers.everyone)
 
         async def cut_off() -> bool:
             group = (await api.status()).clusters[0].groups[0]
@@ -270,7 +267,7 @@ class TestAbsence:
     async def test_start_with_servers_missing_is_no_error(
         self, make: Make, own: ServerGroup, resource: str, gone: int
     ) -> None:
-        options = own.options()
+        options = own.options(**UNGUARDED)
         with ExitStack() as stack:
             ports = [stack.enter_context(reserve_port()).port for _ in range(gone)]
             options["servers"] = [{"port": port} for port in ports] + [{"port": s.port} for s in own.embedded[gone:]]
@@ -290,7 +287,7 @@ class TestAbsence:
     async def test_server_killed_and_started_again_serves_again(
         self, make: Make, own: ServerGroup, resource: str
     ) -> None:
-        api = await make(own.options())
+        api = await make(own.options(**UNGUARDED))
         own.embedded[0].kill()
         lease = await api.held(resource, 5)
         assert own.names[0] not in lease.held_on

@@ -17,7 +17,7 @@ from redlock_cluster import AsyncSupervisor, ClosedError, Err, Ok, OptionsError,
 
 from .adapter import eventually
 from .conftest import Make
-from .servers import OPTIONS, ServerGroup, ServerPool
+from .servers import OPTIONS, UNGUARDED, ServerGroup, ServerPool
 
 pytestmark = pytest.mark.parametrize("servers", ["valkey-9"], indirect=True)
 
@@ -126,7 +126,7 @@ def grid(trio: ServerGroup) -> dict[str, object]:
 async def test_lock_stands_on_the_servers_of_its_group_only(make: Make, trio: ServerGroup, resource: str) -> None:
     api = await make(grid(trio))
     used: Counter[int] = Counter()
-    for number in range(30):
+    for number in range(60):
         name = f"{resource}-{number}"
         lease = await api.held(name)
         group = int((await api.group_for(name)).removeprefix("g"))
@@ -155,11 +155,11 @@ class TestDeployments:
     def options(trio: ServerGroup, default: str | None) -> dict[str, object]:
         one, two, three = ([{"port": server.port}] for server in trio.embedded)
         deployments: dict[str, object] = {
-            "orders": {"servers": one, **OPTIONS},
-            "reports": {"servers": two, "key_prefix": "rep:", "owner": "reporter", **OPTIONS},
+            "orders": {"servers": one, **OPTIONS, **UNGUARDED},
+            "reports": {"servers": two, "key_prefix": "rep:", "owner": "reporter", **OPTIONS, **UNGUARDED},
         }
         if default == "default":
-            deployments["default"] = {"servers": three, **OPTIONS}
+            deployments["default"] = {"servers": three, **OPTIONS, **UNGUARDED}
             default = None
         return {"deployments": deployments} | ({"default": default} if default else {})
 

@@ -109,8 +109,7 @@ async def test_logs_at_debug_do_not_contain_tokens(
         await api.extend(resource, lease.token, 30)
         with servers.paused(servers.majority):
             await api.extend(resource, lease, 30)
-        for client in servers.clients:
-            client.client_kill_filter(_type="normal", skipme=True)
+        servers.kill_connections(servers.everyone)
         servers.put(key, tokens[0], servers.everyone)
         await api.lock(resource, wait=0)
         await api.unlock(resource, lease.token)

@@ -22,7 +22,7 @@ from redlock_cluster import (
 from .adapter import Api, eventually, everywhere
 from .conftest import Make
 from .monitor import recorded
-from .servers import PREFIX, ServerGroup
+from .servers import PREFIX, UNGUARDED, ServerGroup
 
 one_version = pytest.mark.parametrize("servers", ["valkey-9"], indirect=True)
 
@@ -114,6 +114,7 @@ class TestStatus:
 
     async def test_servers_that_serve_are_up_with_their_versions(self, make: Make, servers: ServerGroup) -> None:
         api = await make(pool_size=3)
+        await eventually(lambda: all_are(api, ServerState.UP))
         for server, build in zip((await api.status()).clusters[0].groups[0].servers, servers.builds, strict=True):
             assert server.state is ServerState.UP
             assert server.version == build.words
@@ -177,7 +178,7 @@ class TestStatus:
     async def test_servers_that_become_replicas_are_left_until_they_are_masters(
         self, make: Make, servers: ServerGroup, resource: str
     ) -> None:
-        api = await make(health_check_interval=50)
+        api = await make(health_check_interval=50, **UNGUARDED)
         lease = await api.held(resource)
         await eventually(lambda: len(lease.held_on) == servers.size)
         with servers.demoted(servers.everyone):

@@ -11,11 +11,12 @@ from redlock_cluster import AsyncSupervisor, Err, LeaseState, NotHeld, Ok, Super
 from .adapter import Api, Face, eventually, everywhere
 from .conftest import Make
 from .monitor import recorded
-from .servers import ServerGroup
+from .servers import USUAL, ServerGroup, in_each_mode
 
 one_version = pytest.mark.parametrize("servers", ["valkey-9"], indirect=True)
 
 
+@in_each_mode(*USUAL)
 async def test_unlock_by_token_in_another_supervisor_releases(
     make: Make, servers: ServerGroup, resource: str, key: bytes
 ) -> None:
@@ -27,6 +28,7 @@ async def test_unlock_by_token_in_another_supervisor_releases(
     assert await one.unlock(resource, lease) == Err("not_held")
 
 
+@in_each_mode(*USUAL)
 async def test_extend_by_token_in_another_supervisor_extends(
     make: Make, servers: ServerGroup, resource: str, key: bytes
 ) -> None:
@@ -43,6 +45,7 @@ async def test_extend_by_token_in_another_supervisor_extends(
     await everywhere(lambda: servers.values(key), None)
 
 
+@in_each_mode(*USUAL)
 async def test_lease_of_another_supervisor_is_taken(
     make: Make, servers: ServerGroup, resource: str, key: bytes
 ) -> None:
@@ -55,7 +58,7 @@ async def test_lease_of_another_supervisor_is_taken(
     await everywhere(lambda: servers.values(key), None)
 
 
-@one_version
+@in_each_mode("valkey-9")
 @pytest.mark.parametrize("by", ["lease", "token"])
 async def test_what_one_supervisor_does_with_a_token_is_known_to_the_lease_of_another(
     face: Face, make: Make, servers: ServerGroup, resource: str, by: str
@@ -79,7 +82,7 @@ async def test_what_one_supervisor_does_with_a_token_is_known_to_the_lease_of_an
     other.end_threads()
 
 
-@one_version
+@in_each_mode("valkey-9")
 async def test_lease_that_another_supervisor_finds_lost_is_lost(
     make: Make, servers: ServerGroup, resource: str, key: bytes
 ) -> None:
@@ -115,8 +118,8 @@ async def test_token_that_is_not_there_is_not_held(
     api: Api, servers: ServerGroup, resource: str, key: bytes, token: str
 ) -> None:
     async def attempt() -> None:
-        for call in (api.unlock(resource, token), api.extend(resource, token, 10)):
-            assert await call == Err("not_held")
+        assert await api.unlock(resource, token) == Err("not_held")
+        assert await api.extend(resource, token, 10) == Err("not_held")
 
     await attempt()
     assert servers.keys(resource) == [set()] * servers.size

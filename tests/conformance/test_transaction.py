@@ -15,7 +15,7 @@ from redlock_cluster import Contended, Err, Ok, QuorumUnavailable
 from .adapter import Api, everywhere
 from .conftest import Make
 from .monitor import recorded
-from .servers import ServerGroup
+from .servers import ServerGroup, in_each_mode
 
 one_version = pytest.mark.parametrize("servers", ["valkey-9"], indirect=True)
 two_versions = pytest.mark.parametrize("servers", ["valkey-9", "redis-6"], indirect=True)
@@ -49,7 +49,7 @@ async def test_any_value_is_returned_as_it_is(api: Api, servers: ServerGroup, re
     await everywhere(lambda: servers.keys(resource), set())
 
 
-@two_versions
+@in_each_mode("valkey-9", "redis-6")
 @pytest.mark.parametrize("error", [BodyError("x"), KeyboardInterrupt(), SystemExit(1), Contended("theirs")], ids=repr)
 async def test_error_passes_and_unlocks(api: Api, servers: ServerGroup, resource: str, error: BaseException) -> None:
     def fn() -> None:

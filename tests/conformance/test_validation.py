@@ -16,7 +16,7 @@ from redlock_cluster import Err, LeaseState, Ok
 from .adapter import Api, everywhere
 from .conftest import Make
 from .monitor import recorded
-from .servers import PREFIX, ServerGroup
+from .servers import PREFIX, UNGUARDED, ServerGroup
 
 pytestmark = pytest.mark.parametrize("servers", ["valkey-9"], indirect=True)
 
@@ -34,7 +34,6 @@ NO_TTLS: Final[list[Any]] = [
     False,
     "10",
     b"10",
-    None,
     [10],
     1j,
     ...,
@@ -83,7 +82,7 @@ async def test_ttl_of_another_type_is_refused_and_sends_nothing(
     assert nothing_sent(record)
 
 
-@pytest.mark.parametrize("ttl", [*TTLS, *(ttl for ttl in NO_TTLS if ttl is not None)], ids=short)
+@pytest.mark.parametrize("ttl", [*TTLS, *NO_TTLS], ids=short)
 async def test_extension_by_such_a_ttl_is_refused_and_the_lease_untouched(
     api: Api, servers: ServerGroup, resource: str, key: bytes, ttl: Any
 ) -> None:
@@ -115,9 +114,46 @@ async def test_extension_without_a_ttl_is_a_type_error_by_function(api: Api, res
 @pytest.mark.parametrize(
     "ttl", [0.05, 0.2, 1, 10**6, timedelta(milliseconds=500), timedelta(days=30), *NUMBERS], ids=short
 )
-async def test_ttl_in_range_is_taken(api: Api, resource: str, ttl: Any) -> None:
+async def test_ttl_in_range_is_taken(make: Make, resource: str, ttl: Any) -> None:
+    api = await make(max_ttl="60000m", **UNGUARDED)
     lease = await api.held(resource, ttl)
     assert lease.ttl == (ttl.total_seconds() if isinstance(ttl, timedelta) else ttl)
+
+
+NO_KEEPING: Final[list[tuple[Any, dict[str, Any], type[Exception]]]] = [
+    (None, {"auto_extend": 1}, TypeError),
+    (None, {"auto_extend": "yes"}, TypeError),
+    (10, {"max_hold": 60}, ValueError),
+    (None, {"auto_extend": False, "max_hold": 60}, ValueError),
+    (None, {"max_hold": 0}, ValueError),
+    (None, {"max_hold": -1}, ValueError),
+    (None, {"max_hold": "60"}, TypeError),
+    (10, {"auto_extend": True, "max_hold": math.nan}, ValueError),
+    (0, {"auto_extend": True}, ValueError),
+]
+
+
+@pytest.mark.parametrize(("ttl", "named", "kind"), NO_KEEPING, ids=short)
+async def test_keeping_that_can_not_be_is_refused_and_sends_nothing(
+    api: Api, servers: ServerGroup, resource: str, ttl: Any, named: dict[str, Any], kind: type[Exception]
+) -> None:
+    with recorded(servers) as record:
+        await refuse(api, record, kind, resource, ttl, **named)
+    assert nothing_sent(record)
+
+
+async def coroutine_function(*_: object) -> None: ...
+
+
+@pytest.mark.parametrize("on_lost", [5, "print", coroutine_function], ids=short)
+async def test_on_lost_that_can_not_be_called_is_a_type_error(
+    api: Api, servers: ServerGroup, resource: str, on_lost: Any
+) -> None:
+    with recorded(servers) as record:
+        for call in (api.lock, api.mutex):
+            with pytest.raises(TypeError, match="on_lost is a plain function"):
+                await call(resource, 10, on_lost=on_lost)
+    assert nothing_sent(record)
 
 
 @pytest.mark.parametrize(("factor", "ttl", "more"), [(0.5, 0.004, 4), (0.9, 0.02, 40)])

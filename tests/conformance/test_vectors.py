@@ -6,7 +6,7 @@ import contextlib
 import re
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Final, Protocol
 
@@ -36,6 +36,7 @@ MODELS: Final[dict[str, ModelVersion]] = {
     "redis-6": REDIS_6_2,
 }
 BUILDS: Final = {"valkey-9": ("valkey", 9), "redis-8": ("redis", 8), "redis-7": ("redis", 7), "redis-6": ("redis", 6)}
+MARK: Final = b"<the end of a reply>"
 
 
 def encoded(word: Word) -> bytes:
@@ -82,16 +83,23 @@ class RealPeer:
         self.id = int(told[1:]) if told.startswith(b":") else 0  # nobody is told before AUTH
 
     def send(self, words: list[bytes]) -> bytes:
-        # CLIENT ID marks the end: of all commands CLIENT alone leaves CACHING standing.
-        self._socket.sendall(hiredis.pack_command(tuple(words)) + hiredis.pack_command((b"CLIENT", b"ID")))
-        return self._until_id(skip=1)
+        # An echo marks the end, also for who has subscribed; but CACHING stands only until another command than CLIENT.
+        marker = (b"CLIENT", b"ID") if words[0].upper() == b"CLIENT" else (b"PING", MARK)
+        self._socket.sendall(hiredis.pack_command(tuple(words)) + hiredis.pack_command(marker))
+        frames: list[bytes] = []
+        with contextlib.suppress(EOFError, ConnectionResetError):
+            while not self._ends(frame := self._frame(), marker, after=frames):
+                frames.append(frame)
+        return b"".join(frames)
 
     def unasked(self, at_least: int = 0) -> bytes:
-        early = b""
-        while len(early) < at_least:
-            early += self._frame()
+        came = b""
+        while len(came) < at_least:
+            came += self._frame()
         self._socket.sendall(hiredis.pack_command((b"CLIENT", b"ID")))
-        return early + self._until_id(skip=0)
+        while (frame := self._frame())[:1] in b">*":  # CLIENT ID gets a number, or the error of who has subscribed
+            came += frame
+        return came
 
     def ended(self) -> bool:
         try:
@@ -102,18 +110,12 @@ class RealPeer:
     def close(self) -> None:
         self._socket.close()
 
-    def _until_id(self, skip: int) -> bytes:
-        frames: list[bytes] = []
-        while True:
-            try:
-                frames.append(self._frame())
-            except (EOFError, ConnectionResetError):
-                return b"".join(frames)
-            if not frames[-1].startswith(b">"):
-                if skip == 0:
-                    break
-                skip -= 1
-        return b"".join(frames[:-1])
+    @staticmethod
+    def _ends(frame: bytes, marker: tuple[bytes, ...], after: list[bytes]) -> bool:
+        """Whether a frame is the answer to the marker: its echo, or the first answer after the command's own."""
+        if marker[-1] == MARK and not frame.startswith(b"-NOAUTH"):
+            return MARK in frame
+        return not frame.startswith(b">") and any(not earlier.startswith(b">") for earlier in after)
 
     def _frame(self) -> bytes:
         line = self._line()
@@ -147,11 +149,13 @@ class RealTarget:
 
     exact = False
 
-    def __init__(self, port: int, password: str | None) -> None:
+    def __init__(self, port: int, password: str | None, lazy: bool = False) -> None:
         self._port = port
         self._observer = RealPeer(port)
         self.authenticate(self._observer, password)
-        assert self._observer.send([b"FLUSHALL"]) == self._observer.send([b"SCRIPT", b"FLUSH"]) == b"+OK\r\n"
+        sweeps = [b"DEBUG", b"SET-ACTIVE-EXPIRE", b"%d" % (not lazy)]
+        for words in ([b"FLUSHALL"], [b"SCRIPT", b"FLUSH"], sweeps):
+            assert self._observer.send(words) == b"+OK\r\n"
 
     def connect(self) -> Peer:
         return RealPeer(self._port)
@@ -216,21 +220,25 @@ class ModelTarget:
             self.server.advance()
 
 
-Real = Callable[[str, str | None], RealTarget]
+class Real(Protocol):
+    """An emptied server of a version, with a password or without. lazy: it does not look for expired keys by itself."""
+
+    def __call__(self, version: str, password: str | None = None, lazy: bool = False) -> RealTarget: ...
 
 
 @pytest.fixture(scope="session")
 def real(pool: ServerPool) -> Iterator[Real]:
-    """An emptied server of a version, with a password or without; each starts when a test first asks for it."""
+    """Servers of all versions; each starts when a test first asks for it."""
     with contextlib.ExitStack() as undo:
 
         @cache
         def port(version: str, config: tuple[tuple[str, str], ...]) -> int:
             return pool.started([pool.build(*BUILDS[version])], undo, **dict(config)).embedded[0].port
 
-        def target(version: str, password: str | None) -> RealTarget:
-            config = () if password is None else (("requirepass", password),)
-            return RealTarget(port(version, config), password)
+        def target(version: str, password: str | None = None, lazy: bool = False) -> RealTarget:
+            config = () if version == "redis-6" else (("enable-debug-command", "local"),)
+            config += () if password is None else (("requirepass", password),)
+            return RealTarget(port(version, config), password, lazy)
 
         yield target
 
@@ -249,7 +257,7 @@ def fits(expected: Reply, got: bytes, exact: bool) -> bool:
     return got == (resp(expected) if isinstance(expected, str) else expected)
 
 
-NO_KEY_FIRST: Final = ("EVAL", "EVALSHA", "SCRIPT", "CLIENT", "CONFIG", "HELLO")
+NO_KEY_FIRST: Final = ("EVAL", "EVALSHA", "SCRIPT", "CLIENT", "CONFIG", "HELLO", "SUBSCRIBE", "UNSUBSCRIBE", "PUBLISH")
 
 
 class Player:
@@ -257,7 +265,7 @@ class Player:
 
     def __init__(self, target: Target, version: str, vector: Vector, undo: contextlib.ExitStack) -> None:
         self.target, self.version, self.steps = target, version, vector.steps
-        self.peers = {name: undo.enter_context(contextlib.closing(target.connect())) for name in "ab"}
+        self.peers = {name: undo.enter_context(contextlib.closing(target.connect())) for name in vector.clients}
         self.ids = {name: b"%d" % peer.id for name, peer in self.peers.items()}
         self.observer = undo.enter_context(contextlib.closing(target.connect()))
         if vector.password is not None:
@@ -267,21 +275,27 @@ class Player:
     def play(self) -> None:
         plain = [step for step in self.steps if isinstance(step, Step) and step.words[0] not in NO_KEY_FIRST]
         names = {encoded(step.words[1]) for step in plain if len(step.words) > 1}
+        gone: set[bytes] = set()  # what has expired: whoever looks at it first has it told, and that is a step's to do
         for index, step in enumerate(self.steps):
             if isinstance(step, Expiry):
                 self._pass(step)
-            else:
-                self._do(step)
-                names |= self._note(step)
-            self._compare(names - self._going(self.steps[index + 1 :]))
+                gone |= step.gone
+                continue
+            self._do(step)
+            changed = self._note(step)
+            names |= changed
+            gone -= changed
+            self._compare(names - gone - self._going(self.steps[index + 1 :]))
+        self._compare(names)
 
     def _going(self, later: tuple[Step | Expiry, ...]) -> set[bytes]:
         """The keys that may expire at any moment."""
-        return set() if self.target.exact else {step.key.encode() for step in later if isinstance(step, Expiry)}
+        return set() if self.target.exact else set().union(*(step.gone for step in later if isinstance(step, Expiry)))
 
     def _pass(self, step: Expiry) -> None:
         self.target.pass_expiry(step.key.encode(), actively=any(step.pushed.values()))
-        del self.state[step.key.encode()]
+        for key in step.gone:
+            del self.state[key]
         for name, text in step.pushed.items():
             expected = resp(text)
             assert self.peers[name].unasked(at_least=len(expected)) == expected, step
@@ -301,7 +315,7 @@ class Player:
                 assert self.peers[name].unasked() == resp(text), step
 
     def _filled(self, word: bytes) -> bytes:
-        return re.sub(rb"^\{([ab])\}$", lambda match: self.ids[match[1].decode()], word)
+        return re.sub(rb"^\{([abc])\}$", lambda match: self.ids[match[1].decode()], word)
 
     def _note(self, step: Step) -> set[bytes]:
         changes: dict[bytes, Value] = {key.encode(): value for key, value in step.changes.items()}
@@ -340,7 +354,7 @@ def test_the_model_answers_as_the_vector_says(vector: Vector, version: str) -> N
 @pytest.mark.parametrize(("vector", "version"), [case for case in CASES if case.values[1] in BUILDS])
 def test_the_real_server_answers_as_the_vector_says(vector: Vector, version: str, real: Real) -> None:
     with contextlib.ExitStack() as undo:
-        target = undo.enter_context(contextlib.closing(real(version, vector.password)))
+        target = undo.enter_context(contextlib.closing(real(version, vector.password, vector.lazy)))
         Player(target, version, vector, undo).play()
 
 
@@ -410,6 +424,7 @@ SOURCES = st.sampled_from(
         "return redis.pcall('INCR', KEYS[1])",
         "redis.call('SET', 'a', 'z') return redis.call('ZADD', KEYS[1], 3, ARGV[1])",
         "return {redis.call('TYPE', KEYS[1]), redis.call('EXISTS', 'a', 'b'), ARGV[2] or false}",
+        "redis.call('PUBLISH', KEYS[1], ARGV[1]) redis.call('SET', 'b', 'z') return redis.call('PUBLISH', 'b', 'z')",
     ]
 )
 
@@ -456,6 +471,8 @@ COMMANDS = st.one_of(
         st.sampled_from(["CACHING YES"] * 4 + ["CACHING NO", "TRACKING ON OPTIN", "TRACKING ON", "TRACKING OFF"]),
     ),
     line("CLIENT TRACKING ON {}", st.sampled_from(["OPTOUT", "OPTIN NOLOOP", "NOLOOP"])),
+    line("{}", st.sampled_from(["SUBSCRIBE a", "SUBSCRIBE a a", "UNSUBSCRIBE", "UNSUBSCRIBE a", "UNSUBSCRIBE b"])),
+    line("PUBLISH {} {}", KEYS, VALUES),
     st.tuples(SOURCES, KEYS, VALUES).map(
         lambda three: [b"EVAL", encoded(three[0]), b"1", encoded(three[1]), encoded(three[2])]
     ),

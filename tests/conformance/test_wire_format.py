@@ -12,7 +12,7 @@ import pytest
 from .adapter import Api, eventually, everywhere
 from .conftest import Make
 from .monitor import recorded
-from .servers import ServerGroup
+from .servers import UNGUARDED, ServerGroup
 
 one_version = pytest.mark.parametrize("servers", ["valkey-9"], indirect=True)
 
@@ -67,12 +67,13 @@ async def test_lock_sends_one_set_to_every_server(api: Api, servers: ServerGroup
     [(1, 1000), (0.25, 250), (1.0005, 1000), (86_400 * 365, 31_536_000_000), (timedelta(minutes=2), 120_000)],
 )
 async def test_ttl_in_seconds_is_milliseconds_on_the_wire(
-    api: Api, servers: ServerGroup, resource: str, key: bytes, ttl: Any, wanted: int
+    make: Make, servers: ServerGroup, resource: str, key: bytes, ttl: Any, wanted: int
 ) -> None:
+    api = await make(max_ttl="600000m", **UNGUARDED)
     with recorded(servers) as record:
         lease = await api.held(resource, ttl)
         await api.unlock(resource, lease)
-    sent = {int(c.words[[w.upper() for w in c.words].index(b"PX") + 1]) for c in record.sets(key)}
+    sent = {int(c.words[[w.upper() for w in c.words].index(b"PX") + 1]) for c in record.attempts(key)}
     assert len(sent) == 1
     assert abs(sent.pop() - wanted) <= 1
 
@@ -120,7 +121,8 @@ async def test_token_of_another_process_is_extended_and_released_by_script(
         assert await api.extend(resource, theirs, 40)
         assert await api.unlock(f"{resource}-2", theirs)
         await eventually(lambda: servers.keys(resource) == [{key}] * servers.size)
-    assert {c.name for c in record.about(key)} <= {"EVALSHA", "EVAL"}
+    # On a slow machine a GET may ask whether a server that was late holds the token: that changes nothing.
+    assert {c.name for c in record.about(key)} - {"GET"} <= {"EVALSHA", "EVAL"}
 
 
 @pytest.mark.parametrize("size", [1, 2, 7])
@@ -175,7 +177,7 @@ async def test_key_keeps_its_place_in_pools_of_other_supervisors(
             for number in range(24):
                 lease = await api.held(f"{resource}-{number}")
                 await api.unlock(f"{resource}-{number}", lease)
-        seen.append(partition(c for c in record.sets(resource.encode()) if c.server == 0))
+        seen.append(partition(c for c in record.attempts(resource.encode()) if c.server == 0))
     assert seen[0] == seen[1]
 
 

@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from redlock_cluster.core.dialect import probes
-from redlock_cluster.lua import EXTEND, RELEASE
+from redlock_cluster.core.force import removal
+from redlock_cluster.core.queue import side_keys
+from redlock_cluster.lua import EXTEND, FIND, HEAL, READ, RELEASE, TAKE
 
 VALKEY_9, REDIS_84, REDIS_8, REDIS_7, REDIS_6 = ALL = ("valkey-9", "redis-8.4", "redis-8", "redis-7", "redis-6")
 """No build of Redis 8.4 is at hand: what holds for it alone was taken from its documentation and sources, not seen."""
@@ -49,7 +51,7 @@ Value = str | bytes | Literal["<zset>", "<hash>"] | None
 class Step:
     """One command of one client.
 
-    changes, binary: what it changes, by key; pushed: what the other client gets of it; closes: whose connection ends
+    changes, binary: what it changes, by key; pushed: what the other clients get of it; closes: whose connection ends
     """
 
     client: str
@@ -63,37 +65,55 @@ class Step:
 
 @dataclass(frozen=True)
 class Expiry:
-    """A key's time passes; nobody touches it. pushed: as in Step."""
+    """A key's time passes; nobody touches it. pushed: as in Step; also: keys whose time is over then too."""
 
     key: str
     pushed: Mapping[str, str]
+    also: tuple[str, ...] = ()
+
+    @property
+    def gone(self) -> set[bytes]:
+        return {key.encode() for key in (self.key, *self.also)}
 
 
 @dataclass(frozen=True)
 class Vector:
+    """versions: those for which it holds; lazy: the server finds what has expired only when somebody looks"""
+
     name: str
     steps: tuple[Step | Expiry, ...]
     versions: tuple[str, ...] = ALL
     password: str | None = None
+    lazy: bool = False
+
+    @property
+    def clients(self) -> list[str]:
+        """Who is connected: the first two, and the third where it says something."""
+        return sorted({"a", "b"} | {step.client for step in self.steps if isinstance(step, Step)})
 
 
 def words_of(command: str | tuple[Word, ...]) -> tuple[Word, ...]:
     return tuple(command.split(" ")) if isinstance(command, str) else command
 
 
-def a(command: str | tuple[Word, ...], reply: Replies, _to_b: str = "", **changes: Value) -> Step:
+def a(command: str | tuple[Word, ...], reply: Replies, _to_b: str = "", _to_c: str = "", **changes: Value) -> Step:
     """The first client sends a command."""
-    return Step("a", words_of(command), reply, changes, {"b": _to_b})
+    return Step("a", words_of(command), reply, changes, {"b": _to_b, "c": _to_c})
 
 
-def b(command: str | tuple[Word, ...], reply: Replies, _to_a: str = "", **changes: Value) -> Step:
+def b(command: str | tuple[Word, ...], reply: Replies, _to_a: str = "", _to_c: str = "", **changes: Value) -> Step:
     """The second client sends a command."""
-    return Step("b", words_of(command), reply, changes, {"a": _to_a})
+    return Step("b", words_of(command), reply, changes, {"a": _to_a, "c": _to_c})
 
 
-def kills(command: str, reply: Replies, victim: str) -> Step:
-    """The second client ends a connection."""
-    return Step("b", words_of(command), reply, {}, {}, {}, victim)
+def c(command: str | tuple[Word, ...], reply: Replies, _to_a: str = "", _to_b: str = "", **changes: Value) -> Step:
+    """A third client sends a command."""
+    return Step("c", words_of(command), reply, changes, {"a": _to_a, "b": _to_b})
+
+
+def kills(command: str, reply: Replies, victim: str, killer: str = "b") -> Step:
+    """A client ends a connection."""
+    return Step(killer, words_of(command), reply, {}, {}, {}, victim)
 
 
 def raw(command: tuple[Word, ...], reply: Replies, binary: Mapping[bytes, bytes | None]) -> Step:
@@ -101,24 +121,77 @@ def raw(command: tuple[Word, ...], reply: Replies, binary: Mapping[bytes, bytes 
     return Step("a", command, reply, {}, {}, binary)
 
 
-def expires(key: str, _to_a: str = "", _to_b: str = "") -> Expiry:
-    return Expiry(key, {"a": _to_a, "b": _to_b})
+def expires(key: str, _to_a: str = "", _to_b: str = "", also: tuple[str, ...] = ()) -> Expiry:
+    return Expiry(key, {"a": _to_a, "b": _to_b}, also)
 
 
 def eval_(script: str, *arguments: Word, keys: tuple[Word, ...] = ()) -> tuple[Word, ...]:
     return ("EVAL", script, len(keys), *keys, *arguments)
 
 
-def release(key: str, token: str) -> tuple[Word, ...]:
-    return ("EVALSHA", RELEASE.sha, 1, key, token)
+def release(key: str | bytes, token: str | bytes, in_full: bool = False, knows: int = 0) -> tuple[Word, ...]:
+    """knows: 1 if who releases knows of others that wait."""
+    script = ("EVAL", RELEASE.source) if in_full else ("EVALSHA", RELEASE.sha)
+    return (*script, 4, *side_keys(key if isinstance(key, bytes) else key.encode()), token, "", knows)
 
 
-def extend(key: str, token: str, ttl_ms: int) -> tuple[Word, ...]:
-    return ("EVALSHA", EXTEND.sha, 1, key, token, ttl_ms)
+def take(key: str, token: str, name: str, order: int) -> tuple[Word, ...]:
+    """As one who waits for a minute, with an order that servers have agreed on."""
+    exact = 1 if name else 0
+    return ("EVAL", TAKE.source, 4, *side_keys(key.encode()), token, 60000, name, order, exact, 60000)
+
+
+def read(key: str, token: str, name: str = "", order: int | str = "") -> tuple[Word, ...]:
+    """As a reader for a minute, in no queue or as `take`."""
+    exact = 1 if name else 0
+    return ("EVAL", READ.source, 4, *side_keys(key.encode()), token, 60000, name, order, exact, 60000)
+
+
+def find(key: str, token: str) -> tuple[Word, ...]:
+    return "EVAL", FIND.source, 1, key, token
+
+
+def extend(key: str, token: str, ttl_ms: int, in_full: bool = False) -> tuple[Word, ...]:
+    return (*(("EVAL", EXTEND.source) if in_full else ("EVALSHA", EXTEND.sha)), 1, key, token, ttl_ms)
+
+
+def force(key: str, token: str, ttl_ms: int) -> tuple[Word, ...]:
+    """token: one that other servers hold"""
+    return removal(key.encode(), [token.encode()] if token else [], ttl_ms)
+
+
+def heal(key: str, token: str, reads: bool = False) -> tuple[Word, ...]:
+    return "EVAL", HEAL.source, 2, key, f"{key}:redlock:forced", token, 7000, int(reads)
 
 
 def push(key: str) -> str:
     return f">2~$10~invalidate~*1~${len(key)}~{key}"
+
+
+def told(kind: str, channel: str | None, what: str | int, resp: int) -> str:
+    """What a subscriber gets: a confirmation with a number, or a message."""
+    null = "_" if resp == 3 else "$-1"
+    name = null if channel is None else f"${len(channel)}~{channel}"
+    rest = f":{what}" if isinstance(what, int) else f"${len(what)}~{what}"
+    return f"{'>' if resp == 3 else '*'}3~${len(kind)}~{kind}~{name}~{rest}"
+
+
+def message(text: str, resp: int, channel: str = "x") -> str:
+    return told("message", channel, text, resp)
+
+
+def behind(reply: str | Mapping[str, str], pushes: str, behind_all: str = "") -> dict[str, Reply]:
+    """A reply and own messages: behind it since Redis 7.2, before it in older versions. behind_all: what comes last."""
+    each = {"*": reply} if isinstance(reply, str) else reply
+    last = f"~{behind_all}" if behind_all else ""
+    new = {version: f"{each.get(version, each['*'])}~{pushes}{last}" for version in ALL}
+    return {**new, **{version: f"{pushes}~{each.get(version, each['*'])}{last}" for version in (REDIS_7, REDIS_6)}}
+
+
+def not_now(name: str, old: str = "") -> dict[str, Reply]:
+    """The error of a RESP2 connection that has subscribed. old: the command's name before Redis 7"""
+    text = "-ERR Can't execute '{}': only {}SUBSCRIBE / {}UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context"
+    return {"*": text.format(name, "(P|S)", "(P|S)"), REDIS_6: text.format(old or name, "(P)", "(P)")}
 
 
 def sha(script: str) -> str:
@@ -127,6 +200,9 @@ def sha(script: str) -> str:
 
 OK, NIL2, NIL3, ONE, ZERO = "+OK", "$-1", "_", ":1", ":0"
 ZSET, HASH = "<zset>", "<hash>"
+R1, R2, R3, R4 = (f"0123456789012345678901@{owner}" for owner in "abcd")
+QUEUE: Final[Mapping[str, Value]] = {"k:redlock:queue": ZSET, "k:redlock:expiry": ZSET}
+NO_QUEUE: Final[Mapping[str, Value]] = dict.fromkeys(QUEUE)
 SYNTAX = "-ERR syntax error"
 NO_AUTH = "-NOAUTH Authentication required."
 WRONG_PASS = "-WRONGPASS invalid username-password pair or user is disabled."
@@ -181,6 +257,14 @@ def _bulk(text: str | Mapping[str, str]) -> Replies:
 def _double(text: str | Mapping[str, str]) -> Replies:
     each = {"*": text} if isinstance(text, str) else text
     return {version: f",{one}" for version, one in each.items()}
+
+
+def _scored(text: str | Mapping[str, str], resp: int) -> Replies:
+    """One member `m` and its score."""
+    each = {"*": text} if isinstance(text, str) else text
+    if resp == 3:
+        return {version: f"*1~*2~$1~m~,{one}" for version, one in each.items()}
+    return {version: f"*2~$1~m~${len(one)}~{one}" for version, one in each.items()}
 
 
 def faulty(script: str, text: str, line: int = 1, valkey: str = "", old: str = "") -> Step:
@@ -312,8 +396,8 @@ ACQUIRE = [
             raw(("GET", b"\x00\xff\r\n"), b"$5\r\n\r\n\x00$3\r\n", {}),
             raw(("SET", b"", b""), OK, {b"": b""}),
             raw(("GET", b""), "$0~", {}),
-            raw(release_words := ("EVAL", RELEASE.source, 1, b"\x00\xff\r\n", b"\r\n\x00$4"), ZERO, {}),
-            raw((*release_words[:4], b"\r\n\x00$3"), ONE, {b"\x00\xff\r\n": None}),
+            raw(release(b"\x00\xff\r\n", b"\r\n\x00$4", in_full=True), ZERO, {}),
+            raw(release(b"\x00\xff\r\n", b"\r\n\x00$3", in_full=True), ONE, {b"\x00\xff\r\n": None}),
         ),
     ),
     Vector(
@@ -321,7 +405,7 @@ ACQUIRE = [
         (
             raw(("SET", "k", b"\x00x" * 500_000, "PX", 60000), OK, {b"k": b"\x00x" * 500_000}),
             raw(("GET", "k"), b"$1000000\r\n" + b"\x00x" * 500_000 + b"\r\n", {}),
-            raw(("EVAL", RELEASE.source, 1, "k", b"\x00x" * 500_000), ONE, {b"k": None}),
+            raw(release("k", b"\x00x" * 500_000, in_full=True), ONE, {b"k": None}),
         ),
     ),
 ]
@@ -399,12 +483,162 @@ RELEASE_AND_EXTEND = [
             a(release("k", "w"), ZERO),
             a(release("k", "v"), ONE, k=None),
             a(release("k", "v"), ZERO),
-            a("ZADD k 1 v", ONE, k=ZSET),
+            a("ZADD k 1 w", ONE, k=ZSET),
             a(release("k", "v"), ZERO),
             a("SCRIPT FLUSH", OK),
             a(release("k", "v"), NO_SCRIPT),
-            a(("EVAL", RELEASE.source, 1, "k", "v"), ZERO),
+            a(release("k", "v", in_full=True), ZERO),
             a(release("k", "v"), ZERO),
+        ),
+    ),
+    Vector(
+        "the scripts of those who wait",
+        (
+            a("HELLO 3", HELLO3),
+            b("HELLO 3", HELLO3),
+            a("SUBSCRIBE redlock:A", told("subscribe", "redlock:A", 1, 3)),
+            b("SUBSCRIBE redlock:token-of", told("subscribe", "redlock:token-of", 1, 3)),
+            b(take("k", "token-of-b", "", 0), ONE, k="token-of-b"),
+            a(
+                take("k", "token-of-a", "tA", 1_700_000_000_000_123),
+                Shape(r"\*5~\$10~token-of-b~:\d+~:0~\$16~1700000000000123~\$16~\d{16}~"),
+                message("wk", 3, channel="redlock:token-of"),
+                **QUEUE,
+            ),
+            c(
+                take("k", "token-of-c", "tC", 1_700_000_000_000_124),
+                Shape(r"\*5~\$10~token-of-b~:-1~:1~\$16~1700000000000124~\$16~\d{16}~"),
+            ),
+            c("ZRANGE k:redlock:queue 0 -1 WITHSCORES", "*4~$2~tA~$16~1700000000000123~$2~tC~$16~1700000000000124"),
+            b(release("k", "token-of-c", in_full=True), ZERO),
+            b(release("k", "token-of-b"), ":2", message("fk", 3, channel="redlock:A"), k=None),
+            c(
+                take("k", "token-of-c", "tC", 1_700_000_000_000_124),
+                Shape(r"\*5~\$0~~:-2~:1~\$16~1700000000000124~\$16~\d{16}~"),
+                message("fk", 3, channel="redlock:A"),
+            ),
+            b(take("k", "token-of-b", "", 0), "*5~$0~~:-2~:-1~$0~~$0~"),
+            a(take("k", "token-of-a", "tA", 1_700_000_000_000_123), ":2", k="token-of-a"),
+            # Who can't be told does not count any more.
+            a(release("k", "token-of-a", knows=1), ONE, k=None, **{"k:redlock:queue": None}),
+            a(take("k", "token-of-a", "tA", 1_700_000_000_000_125), ONE, k="token-of-a"),
+        ),
+    ),
+    Vector(
+        "readers, and who waits to write",
+        (
+            a("HELLO 3", HELLO3),
+            a("SUBSCRIBE redlock:A", told("subscribe", "redlock:A", 1, 3)),
+            b("HELLO 3", HELLO3),
+            b("SUBSCRIBE redlock:B", told("subscribe", "redlock:B", 1, 3)),
+            a(read("k", R1), ONE, k=ZSET),
+            b(read("k", R2), ONE),
+            b(read("k", R2), ONE),
+            c("ZCARD k", ":2"),
+            c("PTTL k", UpTo(60000)),
+            c("SET k w NX", NIL2),
+            c(take("k", "token-of-c", "", 0), "*5~$0~~:-1~:-1~$0~~$0~"),
+            c(
+                take("k", "token-of-c", "tC", 1_700_000_000_000_120),
+                Shape(r"\*5~\$0~~:\d+~:0~\$16~1700000000000120~\$16~\d{16}~"),
+                **QUEUE,
+            ),
+            a(read("k", R3), "*5~$0~~:-1~:-1~$0~~$0~"),
+            a(
+                read("k", R3, "rA", 1_700_000_000_000_130),
+                Shape(r"\*5~\$0~~:-1~:1~\$16~1700000000000130~\$16~\d{16}~"),
+                **{"k:redlock:readerqueue": ZSET},
+            ),
+            c("ZRANGE k:redlock:readerqueue 0 -1 WITHSCORES", "*2~$2~rA~$16~1700000000000130"),
+            b(read("k", R3, "rB", 1_700_000_000_000_110), ":2"),
+            # Who waits to write is told by the last of them, and dead; so those are told who wait to read.
+            b(release("k", "another", in_full=True), ZERO),
+            b(release("k", R1), ":2"),
+            b(release("k", R1), ZERO),
+            b(release("k", R2, knows=1), ONE),
+            b(
+                release("k", R3),
+                ":2",
+                message("rk", 3, channel="redlock:A"),
+                k=None,
+                **{"k:redlock:queue": None},
+            ),
+            # Nobody writes before a reader that came earlier; an exclusive lock tells its holder who waits to read.
+            c(
+                take("k", "token-of-c", "tC", 1_700_000_000_000_140),
+                Shape(r"\*5~\$0~~:-2~:1~\$16~1700000000000140~\$16~\d{16}~"),
+                message("rk", 3, channel="redlock:A"),
+                **{"k:redlock:queue": ZSET},
+            ),
+            a(read("k", R1, "rA", 1_700_000_000_000_130), ":2", k=ZSET, **{"k:redlock:readerqueue": None}),
+            a(release("k", R1, knows=1), ONE, k=None, **NO_QUEUE),
+            c("SET k B2345678-token PX 60000", OK, k="B2345678-token"),
+            a(read("k", R1), "*5~$14~B2345678-token~:-1~:-1~$0~~$0~"),
+        ),
+    ),
+    Vector(
+        "what keeps a read lock",
+        (
+            a(read("k", R1), ONE, k=ZSET),
+            a(find("k", R1), ONE),
+            a(find("k", R2), ":2"),
+            a(find("none", R1), ":2"),
+            a(extend("k", R1, 90000, in_full=True), ":2"),
+            a("PTTL k", UpTo(90000)),
+            a(extend("k", R1, 20000, in_full=True), ":2"),
+            a("PTTL k", UpTo(20000)),
+            a(extend("k", R2, 90000, in_full=True), ZERO),
+            a(heal("k", R2, reads=True), ONE),
+            a(heal("k", R1, reads=True), ONE),
+            a("PTTL k", UpTo(20000)),
+            a(heal("new", R1, reads=True), ONE, new=ZSET),
+            a("PTTL new", UpTo(7000)),
+            a("PTTL k", UpTo(20000)),
+            a("CONFIG SET maxmemory 1", OK),
+            a(read("k", R3), Shape(r"-.*OOM .*")),
+            a(heal("k", R3, reads=True), Shape(r"-.*OOM .*")),
+            a(extend("k", R1, 50000, in_full=True), ":2"),
+            a("PTTL k", UpTo(50000)),
+            a(release("k", R2, in_full=True), ONE),
+            a("CONFIG SET maxmemory 0", OK),
+            a(force("k", "", 0), ONE, **{"k": None, "k:redlock:forced": ZSET}),
+            a(heal("k", R1, reads=True), ZERO),
+            a(heal("k", R2, reads=True), ONE, k=ZSET),
+        ),
+    ),
+    Vector(
+        "readers whose time is over, and keys that are none of ours",
+        (
+            a(("ZADD", "k", 1, R1, 2, R2, 9_999_999_999_999, R3), ":3", k=ZSET),
+            a(find("k", R1), ":2"),
+            a(extend("k", R1, 60000, in_full=True), ZERO),
+            a(release("k", R1, in_full=True), ZERO),
+            a(read("k", R4), ONE),
+            a("ZRANGE k 0 -1", f"*2~$24~{R4}~$24~{R3}"),
+            a(("ZADD", "one", 1, R1), ONE, one=ZSET),
+            a(release("one", R1, in_full=True), ZERO, one=None),
+            a("ZADD z 1 m", ONE, z=ZSET),
+            a(read("z", R1), "*5~$0~~:-1~:-1~$0~~$0~"),
+            a(heal("z", R1, reads=True), ZERO),
+            a(extend("z", R1, 60000, in_full=True), ZERO),
+            a(release("z", R1, in_full=True), ZERO),
+            a("ZRANGE z 0 -1 WITHSCORES", "*2~$1~m~$1~1"),
+            a("PTTL z", ":-1"),
+            *(
+                step
+                for write, key, value, held_by in (
+                    ("SET s another's", "s", "another's", "$9~another's"),
+                    ("HSET h f v", "h", HASH, "$0~"),
+                )
+                for step in (
+                    a(write, OK if key == "s" else ONE, **{key: value}),
+                    a(read(key, R1), f"*5~{held_by}~:-1~:-1~$0~~$0~"),
+                    a(find(key, R1), ZERO),
+                    a(heal(key, R1, reads=True), ZERO),
+                    a(extend(key, R1, 60000, in_full=True), ZERO),
+                    a(release(key, R1, in_full=True), ZERO),
+                )
+            ),
         ),
     ),
     Vector(
@@ -452,7 +686,7 @@ EXPIRY = [
                     ("PTTL k", ":-2"),
                     ("PEXPIRE k 1000", ZERO),
                     ("PERSIST k", ZERO),
-                    (("EVAL", RELEASE.source, 1, "k", "v"), ZERO),
+                    (release("k", "v", in_full=True), ZERO),
                     (("EVAL", EXTEND.source, 1, "k", "v", 1000), ZERO),
                     ("SET k w XX", NIL2),
                     ("ZCARD k", ZERO),
@@ -529,7 +763,7 @@ TRACKING = [
                     ("PEXPIRE k 50000", ONE, "w"),
                     ("PERSIST k", ONE, "w"),
                     (("EVAL", EXTEND.source, 1, "k", "w", 60000), ONE, "w"),
-                    (("EVAL", RELEASE.source, 1, "k", "w"), ONE, None),
+                    (release("k", "w", in_full=True), ONE, None),
                     ("ZADD k 1 m", ONE, ZSET),
                     ("ZREM k m", ONE, None),
                     ("HSET k f v", ONE, HASH),
@@ -562,7 +796,7 @@ TRACKING = [
             b("ZADD z 1 m", ZERO),
             b("ZREM z n", ZERO),
             b("ZREMRANGEBYSCORE z 5 6", ZERO),
-            b(("EVAL", RELEASE.source, 1, "k", "w"), ZERO),
+            b(release("k", "w", in_full=True), ZERO),
             b("DEL k z", ":2", push("k") + "~" + push("z"), k=None, z=None),
         ),
     ),
@@ -702,6 +936,94 @@ TRACKING = [
         ),
     ),
     Vector(
+        "who looks at an expired key has it told, to himself behind the reply",
+        (
+            *TRACK,
+            *(b(f"SET k{n} v PX 400", OK, **{f"k{n}": "v"}) for n in range(1, 11)),
+            a("CLIENT CACHING YES", OK),
+            a("EXISTS k1 k2 k3 k4 k5 k6 k7 k8 k9 k10", ":10"),
+            expires("k10", also=tuple(f"k{n}" for n in range(1, 10))),
+            b("PTTL k1", ":-2", push("k1")),
+            b("SET k2 w XX", NIL2, push("k2")),
+            b("SET k3 w NX", OK, push("k3"), k3="w"),
+            b("DEL k4", ZERO, push("k4")),
+            b(eval_("return redis.call('PTTL', 'k5')"), ":-2", push("k5")),
+            b(eval_("return redis.call('SET', 'k6', 'v', 'XX')"), NIL2, push("k6")),
+            a("PTTL k7", f":-2~{push('k7')}"),
+            a("SET k8 w XX", f"{NIL3}~{push('k8')}"),
+            a(eval_("return redis.call('EXISTS', 'k9')"), f"{ZERO}~{push('k9')}"),
+            a("SET k10 w NX", f"{OK}~{push('k10')}", k10="w"),
+            *(b(f"SET k{n} x", OK, **{f"k{n}": "x"}) for n in range(1, 11)),
+        ),
+        lazy=True,
+    ),
+    Vector(
+        "who looks at an expired key may register it anew",
+        (
+            *TRACK,
+            b("SET k v PX 400", OK, k="v"),
+            a("CLIENT CACHING YES", OK),
+            a("GET k", "$1~v"),
+            a("CLIENT CACHING YES", OK),
+            expires("k"),
+            a("PTTL k", f":-2~{push('k')}"),
+            b("SET k v", OK, push("k"), k="v"),
+        ),
+        lazy=True,
+    ),
+    Vector(
+        "a key whose time was over when it was set is told",
+        (*TRACK, a("CLIENT CACHING YES", OK), a("PTTL k", ":-2"), b("SET k v PXAT 1", OK, push("k"))),
+        (REDIS_84, REDIS_8, REDIS_7, REDIS_6),
+        lazy=True,
+    ),
+    Vector(
+        "a key whose time was over is not set in Valkey 9",
+        (
+            *TRACK,
+            a("CLIENT CACHING YES", OK),
+            a("PTTL k", ":-2"),
+            b("SET k v PXAT 1", OK),
+            b("SET k v", OK, push("k"), k="v"),
+            a("CLIENT CACHING YES", OK),
+            a("PTTL k", ":-1"),
+            b("SET k w PXAT 1 GET", "$1~v", push("k"), k=None),
+        ),
+        (VALKEY_9,),
+        lazy=True,
+    ),
+    Vector(
+        "what a waiter registers is told once, whoever ends it and how",
+        (
+            *TRACK,
+            *(
+                step
+                for end in (
+                    b("DEL k", ONE, push("k"), k=None),
+                    b("SET k w PX 60000", OK, push("k"), k="w"),
+                    b(eval_("return redis.call('DEL', 'k')"), ONE, push("k"), k=None),
+                    b(eval_("return redis.call('SET', 'k', 'w', 'PX', 9000)"), OK, push("k"), k="w"),
+                    b("FLUSHALL", OK, FLUSHED, k=None),
+                    a("DEL k", f"{ONE}~{push('k')}", k=None),
+                    a(eval_("return redis.call('DEL', 'k')"), f"{ONE}~{push('k')}", k=None),
+                )
+                for step in (
+                    b("SET k v PX 60000", OK, k="v"),
+                    a("CLIENT CACHING YES", OK),
+                    a("PTTL k", UpTo(60000)),
+                    end,
+                    b("SET k x", OK, k="x"),
+                    b("PEXPIRE k 60000", ONE),
+                )
+            ),
+            b("SET k v PX 400", OK, k="v"),
+            a("CLIENT CACHING YES", OK),
+            a("PTTL k", UpTo(400)),
+            expires("k", push("k")),
+            b("SET k x", OK, k="x"),
+        ),
+    ),
+    Vector(
         "a flush is told to everybody, registered or not",
         (
             *TRACK,
@@ -803,6 +1125,267 @@ TRACKING = [
             a("CLIENT TRACKING OFF", OK),
             a("CLIENT TRACKING ON OPTOUT", OK),
         ),
+    ),
+]
+
+PUBSUB = [
+    *(
+        Vector(
+            f"subscribing in RESP{resp}",
+            (
+                a(f"HELLO {resp}", hello),
+                a("SUBSCRIBE", arity("subscribe")),
+                a(
+                    "SUBSCRIBE x y x",
+                    "~".join(told("subscribe", name, n, resp) for name, n in (("x", 1), ("y", 2), ("x", 2))),
+                ),
+                b("PUBLISH x hello", ONE, message("hello", resp)),
+                b("PUBLISH none hello", ZERO),
+                b(("PUBLISH", "x", "a\r\nb"), ONE, message("a~b", resp).replace("$3", "$4")),
+                b(("PUBLISH", "x", ""), ONE, message("", resp)),
+                b("SELECT 3", OK),
+                b("PUBLISH x hello", ONE, message("hello", resp)),
+                b("PUBLISH x", arity("publish")),
+                b("PUBLISH x y z", arity("publish")),
+                a("UNSUBSCRIBE zz", told("unsubscribe", "zz", 2, resp)),
+                a("UNSUBSCRIBE y", told("unsubscribe", "y", 1, resp)),
+                b("PUBLISH y hello", ZERO),
+                a("UNSUBSCRIBE", told("unsubscribe", "x", 0, resp)),
+                b("PUBLISH x hello", ZERO),
+                a("GET k", null),
+                a("UNSUBSCRIBE", told("unsubscribe", None, 0, resp)),
+                a("UNSUBSCRIBE u v", "~".join(told("unsubscribe", name, 0, resp) for name in "uv")),
+                a("SUBSCRIBE x y", "~".join(told("subscribe", name, n, resp) for name, n in (("x", 1), ("y", 2)))),
+                # Redis takes them in the order of a hash table.
+                a("UNSUBSCRIBE", Shape(r"[*>]3~\$11~unsubscribe~\$1~[xy]~:1~[*>]3~\$11~unsubscribe~\$1~[xy]~:0~")),
+                a(("SUBSCRIBE", ""), told("subscribe", "", 1, resp)),
+                b(("PUBLISH", "", "e"), ONE, message("e", resp, channel="")),
+            ),
+        )
+        for resp, hello, null in ((2, HELLO2, NIL2), (3, HELLO3, NIL3))
+    ),
+    Vector(
+        "in RESP2 who has subscribed may say little else",
+        (
+            a("SUBSCRIBE x", told("subscribe", "x", 1, 2)),
+            a("PING", "*2~$4~pong~$0~"),
+            a("PING hi", "*2~$4~pong~$2~hi"),
+            a("PING a b", arity("ping")),
+            a("GET k", not_now("get")),
+            a("set k v", not_now("set")),
+            a("PUBLISH x y", not_now("publish")),
+            a("HELLO 3", not_now("hello")),
+            a("CLIENT ID", not_now("client|id", "client")),
+            a(eval_("return 1"), not_now("eval")),
+            a("GET", arity("get")),
+            a("NONSENSE", unknown("NONSENSE")),
+            a("CLIENT NONSENSE", {**no_sub("CLIENT", "NONSENSE"), REDIS_6: not_now("client")[REDIS_6]}),
+            b("CONFIG SET maxmemory 1", OK),
+            a("SET k v", FULL),
+            a("SUBSCRIBE y", told("subscribe", "y", 2, 2)),
+            b("PUBLISH x hello", ONE, message("hello", 2)),
+            b(eval_("return redis.call('PUBLISH', 'x', 'hello')"), ONE, message("hello", 2)),
+            b("CONFIG SET maxmemory 0", OK),
+            a("UNSUBSCRIBE x", told("unsubscribe", "x", 1, 2)),
+            a("GET k", not_now("get")),
+            a("UNSUBSCRIBE y", told("unsubscribe", "y", 0, 2)),
+            a("PING", "+PONG"),
+            a("SET k v", OK, k="v"),
+        ),
+    ),
+    Vector(
+        "in RESP3 who has subscribed may say everything",
+        (
+            a("HELLO 3", HELLO3),
+            a("SUBSCRIBE x", told("subscribe", "x", 1, 3)),
+            a("PING", "+PONG"),
+            a("PING hi", "$2~hi"),
+            a("SET k v", OK, k="v"),
+            a("HELLO 2", HELLO2),
+            a("GET k", not_now("get")),
+            b("PUBLISH x hello", ONE, message("hello", 2)),
+            a("UNSUBSCRIBE", told("unsubscribe", "x", 0, 2)),
+            a("GET k", "$1~v"),
+        ),
+    ),
+    Vector(
+        "all subscribers of a channel get a message, each in its protocol",
+        (
+            a("HELLO 3", HELLO3),
+            a("SUBSCRIBE x", told("subscribe", "x", 1, 3)),
+            c("SUBSCRIBE y x", f"{told('subscribe', 'y', 1, 2)}~{told('subscribe', 'x', 2, 2)}"),
+            b("PUBLISH x hello", ":2", message("hello", 3), message("hello", 2)),
+            b("PUBLISH y hello", ONE, "", message("hello", 2, channel="y")),
+            b("HELLO 3", HELLO3),
+            b("PUBLISH x hello", ":2", message("hello", 3), message("hello", 2)),
+            b("SUBSCRIBE x", told("subscribe", "x", 1, 3)),
+            b("PUBLISH x all", behind(":3", message("all", 3)), message("all", 3), message("all", 2)),
+            b(
+                eval_("return {redis.call('PUBLISH', 'x', '1'), redis.call('PUBLISH', 'y', '2')}"),
+                behind("*2~:3~:1", message("1", 3)),
+                message("1", 3),
+                f"{message('1', 2)}~{message('2', 2, channel='y')}",
+            ),
+            a("UNSUBSCRIBE x", told("unsubscribe", "x", 0, 3)),
+            b("PUBLISH x hello", behind(":2", message("hello", 3)), "", message("hello", 2)),
+        ),
+    ),
+    Vector(
+        "own messages of a script",
+        (
+            a("HELLO 3", HELLO3),
+            a("SUBSCRIBE x", told("subscribe", "x", 1, 3)),
+            a("PUBLISH x me", behind(ONE, message("me", 3))),
+            a(
+                eval_("redis.call('PUBLISH', 'x', '1') return redis.call('PUBLISH', 'x', '2')"),
+                behind(ONE, f"{message('1', 3)}~{message('2', 3)}"),
+            ),
+            a(
+                eval_("redis.call('PUBLISH', 'x', '1') return redis.error_reply('FOO bar')"),
+                behind("-FOO bar", message("1", 3)),
+            ),
+            a(eval_("redis.call('PUBLISH', 'x', '1') return {1, false}"), behind("*2~:1~_", message("1", 3))),
+        ),
+    ),
+    Vector(
+        "scripts may publish and not subscribe",
+        (
+            b("SUBSCRIBE x", told("subscribe", "x", 1, 2)),
+            a(eval_("return redis.call('PUBLISH', KEYS[1], ARGV[1])", "m", keys=("x",)), ONE, message("m", 2)),
+            a(eval_("return redis.pcall('PUBLISH', 'x', 5)"), ONE, message("5", 2)),
+            a(eval_("return redis.pcall('PUBLISH', 'none', 'm')"), ZERO),
+            *(
+                faulty(
+                    f"return redis.call({words})",
+                    "ERR This Redis command is not allowed from script",
+                    valkey="ERR This Valkey command is not allowed from script",
+                    old="@user_script: 1: This Redis command is not allowed from scripts",
+                )
+                for words in ("'SUBSCRIBE', 'x'", "'UNSUBSCRIBE'", "'RESET'", "'CLIENT', 'ID'")
+            ),
+            a(
+                eval_("local r = redis.pcall('PUBLISH', 'x') return {type(r), r.err:sub(1, 4)}"),
+                {
+                    "*": "*2~$5~table~$4~ERR ",
+                    REDIS_6: "*2~$5~table~$4~@use",
+                },
+            ),
+            a(
+                eval_("return redis.pcall('CLIENT', 'NONSENSE')"),
+                {
+                    "*": "-ERR Unknown Redis command called from script",
+                    VALKEY_9: "-ERR unknown subcommand 'NONSENSE'. Try CLIENT HELP.",
+                    REDIS_6: "-@user_script: 1: This Redis command is not allowed from scripts",
+                },
+            ),
+        ),
+    ),
+    Vector(
+        "a script's writes and messages reach others one by one, in its order",
+        (
+            *TRACK,
+            a("SUBSCRIBE x", told("subscribe", "x", 1, 3)),
+            a("CLIENT CACHING YES", OK),
+            a("EXISTS k l", ZERO),
+            b(
+                eval_("redis.call('PUBLISH','x','1') redis.call('SET','k','v') redis.call('PUBLISH','x','2') return 8"),
+                ":8",
+                f"{message('1', 3)}~{push('k')}~{message('2', 3)}",
+                k="v",
+            ),
+            b(
+                eval_("redis.call('FLUSHALL') redis.call('PUBLISH','x','1') redis.call('FLUSHALL') return 8"),
+                ":8",
+                f"{FLUSHED}~{message('1', 3)}~{FLUSHED}",
+                k=None,
+            ),
+        ),
+    ),
+    Vector(
+        "a script's own messages come before its own invalidations",
+        (
+            *TRACK,
+            a("SUBSCRIBE x", told("subscribe", "x", 1, 3)),
+            a("CLIENT CACHING YES", OK),
+            a("EXISTS k l", ZERO),
+            a(
+                eval_(
+                    "redis.call('SET','k','v') redis.call('PUBLISH','x','1') redis.call('SET','l','v') "
+                    "redis.call('PUBLISH','x','2') return 8"
+                ),
+                behind(":8", f"{message('1', 3)}~{message('2', 3)}", f"{push('k')}~{push('l')}"),
+                k="v",
+                l="v",
+            ),
+            a("CLIENT CACHING YES", OK),
+            a("PTTL k", ":-1"),
+            a(
+                eval_("redis.call('SET','k','w') redis.call('FLUSHALL') redis.call('PUBLISH','x','1') return 8"),
+                behind(":8", message("1", 3), f"{push('k')}~{FLUSHED}"),
+                k=None,
+                l=None,
+            ),
+        ),
+    ),
+    Vector(
+        "subscriptions end with the connection",
+        (
+            a("SUBSCRIBE x", told("subscribe", "x", 1, 2)),
+            c("HELLO 3", HELLO3),
+            c("SUBSCRIBE x", told("subscribe", "x", 1, 3)),
+            b("PUBLISH x hello", ":2", message("hello", 2), message("hello", 3)),
+            kills("CLIENT KILL ID {a}", ONE, "a"),
+            b("PUBLISH x hello", ONE, "", message("hello", 3)),
+            kills("QUIT", OK, "c", killer="c"),
+            b("PUBLISH x hello", ZERO),
+            b("SUBSCRIBE x", told("subscribe", "x", 1, 2)),
+            kills("quit now", OK, "b", killer="b"),
+        ),
+    ),
+    Vector(
+        "RESET makes a connection as it was",
+        (
+            a("HELLO 3 SETNAME me", HELLO3),
+            a("CLIENT TRACKING ON OPTIN", OK),
+            a("CLIENT CACHING YES", OK),
+            a("PTTL k", ":-2"),
+            a("SELECT 3", OK),
+            a("SUBSCRIBE x", told("subscribe", "x", 1, 3)),
+            a("RESET x", arity("reset")),
+            a("RESET", "+RESET"),
+            b("PUBLISH x hello", ZERO),
+            b("SET k v", OK, k="v"),
+            a("GET k", "$1~v"),
+            a("GET none", NIL2),
+            a("CLIENT GETNAME", NIL2),
+            a("SUBSCRIBE x", told("subscribe", "x", 1, 2)),
+            a("RESET", "+RESET"),
+            a("GET k", "$1~v"),
+            a("HELLO 3", HELLO3),
+            a("CLIENT TRACKING ON OPTIN", OK),
+            a("CLIENT CACHING YES", OK),
+            a("RESET", "+RESET"),
+            a("HELLO 3", HELLO3),
+            a("CLIENT TRACKING ON OPTIN", OK),
+            a("PTTL k", ":-1"),
+            b("SET k w", OK, k="w"),
+        ),
+    ),
+    Vector(
+        "subscribing needs AUTH",
+        (
+            a("SUBSCRIBE x", NO_AUTH),
+            a("UNSUBSCRIBE", NO_AUTH),
+            a("PUBLISH x y", NO_AUTH),
+            a("RESET", {"*": "+RESET", REDIS_6: NO_AUTH}),
+            a("CLIENT NONSENSE", {**no_sub("CLIENT", "NONSENSE"), VALKEY_9: NO_AUTH, REDIS_6: NO_AUTH}),
+            a("AUTH secret", OK),
+            a("SUBSCRIBE x", told("subscribe", "x", 1, 2)),
+            a("RESET", "+RESET"),
+            a("GET k", NO_AUTH),
+            kills("QUIT", OK, "a", killer="a"),
+        ),
+        password="secret",
     ),
 ]
 
@@ -938,6 +1521,71 @@ CONNECTION = [
             a("CONFIG GET nonsense", "*0"),
             a("HELLO 3", HELLO3),
             a("CONFIG GET maxmemory", "%1~$9~maxmemory~$1~0"),
+        ),
+    ),
+    Vector(
+        "SCAN",
+        (
+            a("SCAN 0", "*2~$1~0~*0"),
+            a("SET a* 1", OK, **{"a*": "1"}),
+            a("ZADD z 1 m", ONE, z="<zset>"),
+            *(
+                a(
+                    ("SCAN", "0", "MATCH", pattern, "COUNT", 100),
+                    f"*2~$1~0~*{len(found)}" + "".join(f"~$2~{k}" for k in found),
+                )
+                for pattern, found in {
+                    "a*": ["a*"],
+                    "a\\*": ["a*"],
+                    "a\\": [],
+                    "a?": ["a*"],
+                    "a": [],
+                    "[a-c]*": ["a*"],
+                    "[c-a]*": ["a*"],
+                    "[b*]": [],
+                    "a[*]": ["a*"],
+                    "a[\\*]": ["a*"],
+                    "[": [],
+                    "": [],
+                }.items()
+            ),
+            a("SCAN 0 TYPE zset", "*2~$1~0~*1~$1~z"),
+            a("SCAN 0 TYPE zset MATCH a", "*2~$1~0~*0"),
+            a("SCAN 0 match z count 10", "*2~$1~0~*1~$1~z"),
+            a("SCAN x", "-ERR invalid cursor"),
+            a("SCAN 0 COUNT 0", "-ERR syntax error"),
+            a("SCAN 0 COUNT x", "-ERR value is not an integer or out of range"),
+            a("SCAN 0 MATCH", "-ERR syntax error"),
+            a("SCAN 0 NONSENSE 1", "-ERR syntax error"),
+            a("SCAN", "-ERR wrong number of arguments for 'scan' command"),
+        ),
+    ),
+    Vector(
+        "scripts of a full server, which may add once they have written",
+        (
+            a("SET k t PX 9000", OK, k="t"),
+            a("CONFIG SET maxmemory 1", OK),
+            a(eval_("return redis.pcall('ZADD', 'z', 1, 'm')"), Shape(r"-.*OOM .*")),
+            a(eval_("redis.call('ZREM', 'z', '') return redis.call('ZADD', 'z', 1, 'm')"), ONE, z="<zset>"),
+            a(force("k", "0123456789012345678901@a", 5000), ONE, **{"k": None, "k:redlock:forced": "<zset>"}),
+            a("CONFIG SET maxmemory 0", OK),
+        ),
+    ),
+    Vector(
+        "released by force",
+        (
+            a(("SET", "k", "0123456789012345678901@b", "PX", 9000), OK, k="0123456789012345678901@b"),
+            a(force("k", "0123456789012345678901@a", 5000), ONE, **{"k": None, "k:redlock:forced": "<zset>"}),
+            a("PTTL k:redlock:forced", UpTo(9000)),
+            a("ZRANGE k:redlock:forced 0 -1", "*2~$24~0123456789012345678901@a~$24~0123456789012345678901@b"),
+            a(heal("k", "0123456789012345678901@a"), ZERO),
+            a(heal("k", "0123456789012345678901@b"), ZERO),
+            a(heal("k", "0123456789012345678901@c"), ONE, k="0123456789012345678901@c"),
+            a("PTTL k", UpTo(7000)),
+            a(heal("k", "0123456789012345678901@c"), ONE),
+            a(heal("k", "0123456789012345678901@d"), ZERO),
+            a(force("nobody's", "", 0), ZERO),
+            a("EXISTS nobody's:redlock:forced", ZERO),
         ),
     ),
     Vector(
@@ -1193,6 +1841,79 @@ SCRIPTS = [
         ),
     ),
     Vector(
+        "what scripts of waiters do",
+        (
+            a(eval_("return string.format('%.0f', 1700000000123456)"), "$16~1700000000123456"),
+            a(eval_("local t = redis.call('TIME') return #string.format('%.0f', t[1] * 1000000 + t[2])"), ":16"),
+            a(eval_("return tostring(1700000000123456)"), "$19~1.7000000001235e+15"),
+            a(eval_("return 1700000000123456"), ":1700000000123456"),
+            a(eval_("return {string.sub('hello', 2, -2), ('hello'):sub(-3), (''):sub(1)}"), "*3~$3~ell~$3~llo~$0~"),
+            a(
+                eval_(
+                    "local z = KEYS[1] return {redis.call('ZADD',z,'NX',5,'q'), redis.call('ZADD',z,'NX',6,'q'), "
+                    "redis.call('ZADD',z,'XX',7,'q'), redis.call('ZADD',z,'XX',7,'none'), redis.call('ZSCORE',z,'q'), "
+                    "redis.call('ZADD',z,1700000000123456,'m'), redis.call('ZSCORE',z,'m')}",
+                    keys=("z",),
+                ),
+                "*7~:1~:0~:0~:0~$1~7~:1~$16~1700000000123456",
+                z=ZSET,
+            ),
+            a(
+                eval_(
+                    "return {redis.call('ZRANGE','z',0,0), redis.call('ZRANK','z','m'), redis.call('ZRANK','z','x'), "
+                    "redis.call('ZCARD','z'), redis.call('ZRANK','none','x'), redis.call('ZRANGE','none',0,0), "
+                    "redis.call('ZSCORE','z','x'), redis.call('ZCARD','none'), redis.call('ZRANGE','z',0,0)[1]}"
+                ),
+                "*9~*1~$1~q~:1~$-1~:2~$-1~*0~$-1~:0~$1~q",
+            ),
+            *(
+                a(eval_(f"return redis.call('ZRANGEBYSCORE','z','-inf',{highest},'LIMIT',0,100)"), found)
+                for highest, found in (
+                    ("1700000000123456", "*2~$1~q~$1~m"),
+                    ("string.format('%.0f', 1700000000123456)", "*2~$1~q~$1~m"),
+                    ("1700000000123455", "*1~$1~q"),
+                    ("'(1700000000123456'", "*1~$1~q"),
+                )
+            ),
+            a(
+                eval_(
+                    "local r = redis.call('ZRANGEBYSCORE','z','-inf',9) return {redis.call('ZREM','z',unpack(r)), "
+                    "redis.call('ZREM','z','none','x'), redis.call('ZCARD','z')}"
+                ),
+                "*3~:1~:0~:1",
+            ),
+            faulty(
+                "return redis.call('ZREM','z',unpack({}))",
+                "ERR Wrong number of args calling Redis command from script",
+                valkey="ERR Wrong number of args calling command from script",
+                old="@user_script: 1: Wrong number of args calling Redis command From Lua script",
+            ),
+            a(
+                eval_(
+                    "return {redis.call('EXISTS','z'), redis.call('PTTL','z'), redis.call('PTTL','none'), "
+                    "redis.call('PEXPIRE','z',60000), redis.call('PEXPIRE','none',5), redis.call('TYPE','z'), "
+                    "redis.call('TYPE','z')['ok'], redis.call('TYPE','none')}"
+                ),
+                "*8~:1~:-1~:-2~:1~:0~+zset~$4~zset~+none",
+            ),
+            a("PTTL z", UpTo(60000)),
+            a(
+                eval_(
+                    "return {redis.call('DEL','z','none'), redis.call('SET','k','v','PX',60000), "
+                    "redis.call('GET','k'), redis.call('PTTL','k') > 0, redis.call('GET','none')}"
+                ),
+                "*5~:1~+OK~$1~v~:1~$-1",
+                z=None,
+                k="v",
+            ),
+            a(
+                eval_("local r = redis.pcall('ZSCORE','k','m') return {type(r), r.err, r.ok == nil}"),
+                f"*3~$5~table~$65~{WRONGTYPE[1:]}~:1",
+            ),
+            a(eval_("return {redis.call('PEXPIRE','k','-5'), redis.call('EXISTS','k')}"), "*2~:1~:0", k=None),
+        ),
+    ),
+    Vector(
         "scripts that fail in a command",
         (
             a("ZADD z 1 m", ONE, z=ZSET),
@@ -1412,6 +2133,10 @@ CONTAINERS = [
                 ("-inf", "-inf"),
                 ("1795347353581", "1795347353581"),
                 ("1795347353000", "1795347353000"),
+                ("1.7e15", "1700000000000000"),
+                ("1700000000123456", "1700000000123456"),
+                ("1700000000123456.5", "1700000000123456.5"),
+                ("9007199254740993", "9007199254740992"),
                 ("9007199254740991", "9007199254740991"),
                 ("9e15", "9000000000000000"),
                 ("1e16", "10000000000000000"),
@@ -1427,6 +2152,8 @@ CONTAINERS = [
                 a(eval_("return redis.call('ZSCORE', 'z', 'm')"), _bulk(text)),
                 b("HELLO 3", HELLO3),
                 b("ZSCORE z m", _double(text)),
+                a("ZRANGE z 0 0 WITHSCORES", _scored(text, 2)),
+                b("ZRANGEBYSCORE z -inf +inf WITHSCORES LIMIT 0 1", _scored(text, 3)),
             )
         ),
     ),
@@ -1520,4 +2247,4 @@ CONTAINERS = [
     ),
 ]
 
-VECTORS: Final = (*ACQUIRE, *RELEASE_AND_EXTEND, *EXPIRY, *TRACKING, *CONNECTION, *SCRIPTS, *CONTAINERS)
+VECTORS: Final = (*ACQUIRE, *RELEASE_AND_EXTEND, *EXPIRY, *TRACKING, *PUBSUB, *CONNECTION, *SCRIPTS, *CONTAINERS)

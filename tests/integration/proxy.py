@@ -267,7 +267,8 @@ class Wire:
         self._out += data
         while (end := frame_end(self._out, 0)) is not None:
             raw, self._out = bytes(self._out[:end]), self._out[end:]
-            if raw[:1] == b">" or not self._due:
+            # What confirms a subscription is a push that stands where the reply would.
+            if (raw[:1] == b">" and not raw.startswith(b">3\r\n$9\r\nsubscribe\r\n")) or not self._due:
                 self.replies.append(((b"PUSH",), raw))
             else:
                 self._emit_canned()

@@ -30,7 +30,7 @@ from proxied_servers import (
 )
 from proxy import RELEASES, Act, about, ask
 
-from redlock_cluster import AsyncLease, AsyncMutex, AsyncRedlock, AsyncSupervisor, Err, LeaseState, Ok
+from redlock_cluster import AsyncLease, AsyncMutex, AsyncRedlock, AsyncSupervisor, Err, LeaseState, Ok, Supervisor
 from redlock_cluster.testing import EmbeddedCluster
 
 pytestmark = pytest.mark.usefixtures("clean_log", "everybody_connects")
@@ -804,6 +804,24 @@ def test_interrupts_at_random_moments_leave_nothing(trio: EmbeddedCluster, way: 
     names = {key for found in left.values() for key in found}
     assert not names, f"{len(names)} of {interrupted} interrupted calls left a lock behind; {done.stderr}"
     assert done.stderr == ""
+
+
+def test_a_second_interrupt_while_the_first_is_seen_to_leaves_nothing(
+    trio: EmbeddedCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with Supervisor(trio.options) as redlock:
+        portal = redlock._binding().portal
+        with monkeypatch.context() as patch:
+            patch.setattr("redlock_cluster.threads.portal._sleep", interrupted)
+            patch.setattr(portal, "_abandon", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                redlock.mutex("twice", 60, wait=0).acquire()
+        after = redlock.lock("twice", 60, wait=5)
+        assert isinstance(after, Ok), "the lock that nobody received is given back"
+        after.value.release()
 
 
 WAITING = """

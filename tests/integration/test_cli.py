@@ -17,6 +17,7 @@ import pytest
 import yaml
 from resolver import swallowing
 
+from redlock_cluster import Supervisor
 from redlock_cluster.core.ring import Ring
 from redlock_cluster.options import json_schema
 from redlock_cluster.testing import EmbeddedCluster, EmbeddedServer
@@ -25,9 +26,9 @@ COMMAND = [sys.executable, "-m", "redlock_cluster.cli"]
 ENVIRONMENT = {**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "100"}
 
 
-def run(*arguments: str | bytes | Path) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str | bytes | Path, answer: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*COMMAND, *arguments], capture_output=True, text=True, timeout=60, check=False, env=ENVIRONMENT
+        [*COMMAND, *arguments], capture_output=True, text=True, timeout=60, check=False, env=ENVIRONMENT, input=answer
     )
 
 
@@ -86,7 +87,7 @@ def test_help_asked_for_imports_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     *help_lines, imported = done.stdout.splitlines()
     assert imported == ""
-    for command in ("route", "schema", "check", "up", "demo"):
+    for command in ("route", "schema", "check", "inspect", "locks", "force-release", "up", "demo"):
         assert any(command in line for line in help_lines)
 
 
@@ -148,8 +149,60 @@ def test_check_of_living_servers_exits_with_0(cluster: EmbeddedCluster) -> None:
         assert server.version in line
 
 
+def test_inspect_locks_and_force_release(cluster: EmbeddedCluster) -> None:
+    with Supervisor({**cluster.options, "owner": "the holder"}) as redlock:
+        lease = redlock.lock("job \x1b", 600).value
+        other = redlock.lock(b"\xff", 600).value
+        done = run("inspect", cluster.options_path, "job \x1b")
+        assert (done.returncode, done.stderr) == (0, "")
+        first, *table = done.stdout.splitlines()
+        group = redlock.group_for("job \x1b")
+        assert first == f"job \\x1b: held by the holder (group {group})"
+        assert len([line for line in table if "exclusive" in line and "the holder" in line]) == 3
+        assert lease.token not in done.stdout
+        found = json.loads(run("inspect", cluster.options_path, "job \x1b", "--json").stdout)
+        assert (found["resource"], found["holding"], found["owner"]) == ("job \x1b", "held", "the holder")
+        assert [server["kind"] for server in found["servers"]] == ["exclusive"] * 3
+        lines = run("locks", cluster.options_path).stdout.splitlines()
+        assert sorted(line.split("\t")[0] for line in lines) == ["\\xff", "job \\x1b"]
+        (line,) = run("locks", cluster.options_path, "job*", "--json").stdout.splitlines()
+        assert (json.loads(line)["resource"], json.loads(line)["servers"]) == ("job \x1b", 3)
+        declined = run("force-release", cluster.options_path, "job \x1b", answer="n\n")
+        assert (declined.returncode, declined.stdout.strip()) == (1, "")
+        assert "held by the holder" in declined.stderr
+        assert redlock.is_locked("job \x1b")
+        done = run("force-release", cluster.options_path, "job \x1b", answer="y\n")
+        assert (done.returncode, done.stdout.strip()) == (
+            0,
+            "released by force: job \\x1b, which was held by the holder",
+        )
+        assert not redlock.is_locked("job \x1b")
+        done = run("force-release", cluster.options_path, b"\xff", "--yes", "--json")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert json.loads(done.stdout)["held"] is True
+        done = run("force-release", cluster.options_path, b"\xff", "--yes")
+        assert done.stdout == "released by force: \\xff: nobody held it\n"
+        assert other.token
+    for server in cluster.servers:
+        said(server, "FLUSHALL")
+
+
+def test_inspect_locks_and_force_release_without_a_quorum_exit_with_1() -> None:
+    with EmbeddedCluster(1, 3, options={"connect_timeout": 500}) as cluster, Supervisor(cluster.options):
+        for server in cluster.servers[:2]:
+            server.kill()
+        done = run("inspect", cluster.options_path, "job")
+        assert (done.returncode, done.stderr) == (1, "")
+        assert done.stdout.startswith("job: unknown (group 0)\n")
+        assert "refused" in done.stdout
+        for arguments in (("locks",), ("force-release", "job", "--yes")):
+            done = run(arguments[0], cluster.options_path, *arguments[1:])
+            assert (done.returncode, done.stdout) == (1, "")
+            assert "refused" in done.stderr
+
+
 def test_check_with_one_server_of_a_group_down_exits_with_0() -> None:
-    with EmbeddedCluster(2, 3) as cluster:
+    with EmbeddedCluster(2, 3) as cluster, Supervisor(cluster.options):  # all are up, for the first time
         cluster.groups[0][1].kill()
         done = run("check", cluster.options_path)
         assert (done.returncode, done.stderr) == (0, "")
@@ -163,7 +216,13 @@ def test_check_waits_for_what_becomes_of_a_server_that_swallows_everything(tmp_p
         servers = [{"port": server.port} for server in cluster.servers]
         path = tmp_path / "options.yaml"
         path.write_text(
-            yaml.safe_dump({"connect_timeout": "1s", "servers": [*servers, {"host": "127.0.0.9", "port": hole}]})
+            yaml.safe_dump(
+                {
+                    "connect_timeout": "1s",
+                    "servers": [*servers, {"host": "127.0.0.9", "port": hole}],
+                    "restart_guard": False,  # for the first time, with a server away
+                }
+            )
         )
         done = run("check", path)
     assert done.returncode == 0, done.stderr
@@ -172,8 +231,47 @@ def test_check_waits_for_what_becomes_of_a_server_that_swallows_everything(tmp_p
     assert "no connection within the connect timeout" in line
 
 
+def test_servers_that_are_used_for_the_first_time_while_one_is_away_need_a_word() -> None:
+    with EmbeddedCluster(1, 3, options={"connect_timeout": 500}) as cluster:
+        path, away = cluster.options_path, cluster.servers[2]
+        away.kill()
+        done = run("check", path)
+        assert (done.returncode, done.stderr) == (1, "")
+        assert "`redlock-cluster meta init` ends that, if nobody holds a lock" in done.stdout
+        assert run("meta", "show", path).returncode == 1
+        done = run("meta", "init", path, "--yes")
+        assert done.stdout.splitlines() == [f"{server.name} grants locks from now on" for server in cluster.servers[:2]]
+        assert done.returncode == 1
+        assert away.name in done.stderr
+        assert run("check", path).returncode == 0
+        away.start()
+        done = run("check", path, "--wait-quarantine")  # it is quarantined for as long as the lock of the check lasts
+        assert done.returncode == 0, done.stderr
+        assert "waiting for" in done.stderr
+        assert away.name in done.stderr
+        assert all("up" in line for line in done.stdout.splitlines() if "127.0.0.1" in line)
+        done = run("meta", "show", path, "--json")
+        shown = [json.loads(line) for line in done.stdout.splitlines()]
+        assert (done.returncode, done.stderr) == (0, "")
+        assert [each["server"] for each in shown] == [server.name for server in cluster.servers]
+        assert {(each["memory"]["group"], each["memory"]["size"]) for each in shown} == {("0", 3)}
+        assert len({each["memory"]["run_id"] for each in shown}) == 3
+        table = run("meta", "show", path).stdout
+        assert table.count("0 of 3") == 3
+        assert "8 s" in table  # the power of two of the check's 5 s
+
+
+def test_meta_init_asks_first() -> None:
+    with EmbeddedCluster(1, 3, options={"connect_timeout": 500}) as cluster:
+        cluster.servers[2].kill()
+        done = run("meta", "init", cluster.options_path)
+        assert done.returncode == 1
+        assert "does nobody hold a lock?" in done.stderr
+        assert "grants locks" not in done.stdout
+
+
 def test_check_with_a_group_without_quorum_exits_with_1_and_names_it() -> None:
-    with EmbeddedCluster(2, 3, options={"connect_timeout": 500}) as cluster:
+    with EmbeddedCluster(2, 3, options={"connect_timeout": 500}) as cluster, Supervisor(cluster.options):
         cluster.groups[1][0].kill()
         cluster.groups[1][2].pause()
         done = run("check", cluster.options_path)
@@ -189,12 +287,12 @@ def test_check_locks_on_every_group_and_leaves_nothing(cluster: EmbeddedCluster)
     for server in cluster.servers:
         (line,) = [line for line in done.stdout.splitlines() if server.name in line]
         assert " for " in line
-        assert said(server, "DBSIZE") == b":0"
+        assert said(server, "DBSIZE") == b":1"  # what it remembers of itself
         assert b"cmdstat_set:calls=" in said(server, "INFO commandstats")
 
 
 def test_check_of_servers_that_refuse_exits_with_1_and_shows_why() -> None:
-    with EmbeddedCluster(2, 3) as cluster:
+    with EmbeddedCluster(2, 3) as cluster, Supervisor(cluster.options):
         full, evicting = cluster.groups[1][:2], cluster.groups[0][0]
         for server in full:
             assert said(server, "CONFIG SET maxmemory 1") == b"+OK"

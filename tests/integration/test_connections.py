@@ -471,7 +471,7 @@ async def test_password_that_is_changed_locks_out_the_next_connection_only() -> 
         async with AsyncSupervisor(options_for({"port": server.port, "password": SECRET})) as redlock:
             tell(server.port, ("AUTH", SECRET), ("CONFIG", "SET", "requirepass", "new"))
             await check_works(redlock)
-            tell(server.port, ("AUTH", "new"), ("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"))
+            tell(server.port, ("AUTH", "new"), ("CLIENT", "KILL", "TYPE", "pubsub", "SKIPME", "yes"))
             await soon(lambda: states(redlock.status()) == ["down"])
             await soon(lambda: "WRONGPASS" in group_status(redlock.status()).servers[0].last_error)
             tell(server.port, ("AUTH", "new"), ("CONFIG", "SET", "requirepass", SECRET))
@@ -491,8 +491,16 @@ async def test_password_of_any_characters_lets_in(password: str) -> None:
 NEEDED = (
     *("+set", "+get", "+type", "+del", "+pexpire", "+evalsha", "+eval", "+script|load"),
     *("+info", "+time", "+client|id", "+client|kill"),
+    *("resetchannels", "&redlock:*", "+client|tracking", "+client|caching", "+pttl", "+subscribe", "+publish"),
+    *("+zadd", "+zrem", "+zrange", "+zrangebyscore", "+zrank", "+zscore"),
 )
 """What a user needs on any server."""
+
+WAITING = (
+    *("+zadd", "+zrange", "+zrangebyscore", "+zrank", "+zrem", "+zscore", "+pttl", "+publish"),
+    *("+subscribe", "+client|tracking", "+client|caching", "&redlock:*"),
+)
+"""What it needs besides to be served in order, and to be woken."""
 
 NEWER = {"+client|setinfo": "CLIENT SETINFO", "+delifeq": "DELIFEQ", "+delex": "DELEX"}
 """What else is used where the server knows it."""
@@ -507,7 +515,7 @@ async def test_user_with_the_fewest_rights_can_do_everything(binary: str | None)
         def admin(*words: str) -> object:
             return ask(server.port, *words, login=(SECRET,))
 
-        assert admin("ACL", "SETUSER", "locker", "on", ">pw", "~redlock:*", *NEEDED) == b"OK"
+        assert admin("ACL", "SETUSER", "locker", "on", ">pw", "~redlock:*", *NEEDED, *WAITING) == b"OK"
         for rule in NEWER:
             with contextlib.suppress(Exception):
                 admin("ACL", "SETUSER", "locker", rule)
@@ -528,6 +536,41 @@ async def test_user_with_the_fewest_rights_can_do_everything(binary: str | None)
         stats = admin("INFO", "commandstats")
         assert isinstance(stats, bytes)
         assert b"client|kill" in stats
+
+
+@pytest.mark.parametrize("binary", BINARIES, ids=["wheel", "path"][: len(BINARIES)])
+@pytest.mark.parametrize("rights", [NEEDED, (*NEEDED, *WAITING, "-publish"), (*NEEDED, *WAITING, "-subscribe")])
+async def test_user_who_may_not_all_that_waiting_needs_waits_and_releases(
+    binary: str | None, rights: tuple[str, ...]
+) -> None:
+    newer = () if binary else NEWER
+    with guarded(("ACL", "SETUSER", "locker", "on", ">pw", "~redlock:*", *rights), binary=binary) as server:
+        for rule in newer:
+            with contextlib.suppress(Exception):
+                ask(server.port, "ACL", "SETUSER", "locker", rule, login=(SECRET,))
+        limited = {"port": server.port, "username": "locker", "password": "pw"}
+        await check_waits(limited, limited)
+
+
+async def test_user_who_may_not_run_scripts_waits_and_releases() -> None:
+    with guarded(("ACL", "SETUSER", "locker", "on", ">pw", "~redlock:*", "&*", "+@all", "-@scripting")) as server:
+        limited = {"port": server.port, "username": "locker", "password": "pw"}
+        await check_waits(limited, limited)
+        await check_waits(limited, {"port": server.port, "password": SECRET})
+        await check_waits({"port": server.port, "password": SECRET}, limited)
+
+
+async def check_waits(holder: dict[str, object], waiter: dict[str, object]) -> None:
+    """Who waits gets the lock when its holder has released it, and can release it."""
+    async with AsyncSupervisor(options_for(holder)) as held, AsyncSupervisor(options_for(waiter)) as waits:
+        lease = (await held.lock("a", LONG)).value
+        waiting = asyncio.create_task(waits.lock("a", LONG, wait=LONG))
+        await asyncio.sleep(0.3)  # it knows by now that it waits, and has said so
+        assert await held.unlock("a", lease) == Ok(None)
+        locked = await waiting
+        assert isinstance(locked, Ok)
+        assert await waits.unlock("a", locked.value) == Ok(None)
+        assert states(held.status()) == states(waits.status()) == ["up"]
 
 
 async def test_user_who_may_not_set_is_absent_with_the_reason_and_never_holds() -> None:
@@ -812,7 +855,8 @@ async def test_error_reply_to_an_acquisition_is_absent_with_its_text(three: Scen
         await nothing_left(three.servers, 1)
         # A server that has become a replica is left and dialled again.
         await soon(lambda: all(server.connections for server in group_status(redlock.status()).servers))
-        outcome = await redlock.lock("a", LONG, wait=0)
+        # The last server may have granted the first attempt after that was refused, and not be released yet.
+        outcome = await redlock.lock("a", LONG, wait=1)
         assert isinstance(outcome, Ok)
         await soon(lambda: outcome.value.votes[0].vote is Vote.ABSENT)
         assert outcome.value.votes[0].detail == error.decode()

@@ -46,7 +46,7 @@ def changed(server: EmbeddedServer, before: str, after: str) -> None:
         server.port,
         ("AUTH", before),
         ("CONFIG", "SET", "requirepass", after),
-        ("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"),
+        *(("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes") for kind in ("normal", "pubsub")),
     )
 
 
@@ -232,7 +232,7 @@ async def test_provider_that_hangs_is_asked_once_and_holds_up_nobody(face: str, 
         stack.callback(vault.open.set)
         others = [stack.enter_context(EmbeddedServer()) for _ in range(2)]
         servers = [{"port": server.port, "credential_provider": vault}, *({"port": other.port} for other in others)]
-        options = {**FAST, "connect_timeout": 60, "pool_size": 3, "servers": servers}
+        options = {**FAST, "connect_timeout": 400, "pool_size": 3, "servers": servers}
         async with supervisor_of(face, options) as redlock:
             assert states(redlock.status())[1:] == ["up"] * 2
             await locks(redlock)

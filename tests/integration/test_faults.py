@@ -7,8 +7,8 @@ import errno
 import random
 import signal
 import time
-from collections import Counter, deque
-from collections.abc import AsyncIterator, Iterator
+from collections import Counter, defaultdict, deque
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 from proxied_servers import (
@@ -337,7 +337,8 @@ async def test_paused_servers_are_found_without_any_traffic(five: Scene, redlock
     strike(five, "paused", 0, 2, 4)
     began = time.monotonic()
     await soon(lambda: not redlock.status().available)
-    assert time.monotonic() - began < 3 * milliseconds(FAST, "health_check_interval") + SLACK
+    # Only each fifth check asks what nobody uses; the next finds that it was not answered.
+    assert time.monotonic() - began < 7 * milliseconds(FAST, "health_check_interval") + SLACK
     for i in range(20):
         began = time.monotonic()
         assert await redlock.lock(f"a{i}", LONG, wait=0) == Err("unavailable")
@@ -524,18 +525,34 @@ async def test_token_pending_while_the_server_refuses_releases_is_released_later
 # A nemesis
 
 
-async def hammer(redlock: AsyncSupervisor, ttl: float, until: float, holders: Counter[str], told: Counter[str]) -> None:
-    """Locks and unlocks until the deadline, and counts what it was told; holders: per resource, never above 1."""
-    while time.monotonic() < until:
+Inside = dict[str, list[AsyncLease]]
+"""Who has each resource; two may be there, where the first was held up for longer than its ttl."""
+
+
+def lasting(seconds: float, told: Counter[str], locks: int) -> Callable[[], bool]:
+    """Says when it is over: after so many seconds and so many locks, but in half a minute at most."""
+    began = time.monotonic()
+
+    def over() -> bool:
+        passed = time.monotonic() - began
+        return passed > 30 or (passed > seconds and told["locked"] > locks)
+
+    return over
+
+
+async def hammer(
+    redlock: AsyncSupervisor, ttl: float, over: Callable[[], bool], inside: Inside, told: Counter[str]
+) -> None:
+    """Locks and unlocks until it is over, and counts what it was told."""
+    while not over():
         resource = random.choice(("a", "b"))
         match await redlock.lock(resource, ttl, wait=0.1):
             case Ok(lease):
-                holders[resource] += 1
-                assert holders[resource] == 1, f"{resource} is held twice"
-                await asyncio.sleep(random.uniform(0, 0.004))
-                assert holders[resource] == 1, f"{resource} is held twice"
                 assert lease.valid
-                holders[resource] -= 1
+                assert not any(other.valid for other in inside[resource]), f"{resource} is held twice"
+                inside[resource].append(lease)
+                await asyncio.sleep(random.uniform(0, 0.004))
+                inside[resource].remove(lease)
                 ended = await redlock.unlock(resource, lease)
                 told["locked"] += 1
                 told["released" if isinstance(ended, Ok) else f"release {ended.reason}"] += 1
@@ -544,9 +561,9 @@ async def hammer(redlock: AsyncSupervisor, ttl: float, until: float, holders: Co
         await asyncio.sleep(0)
 
 
-async def torment(cluster: EmbeddedCluster, until: float, rng: random.Random, away: float) -> None:
+async def torment(cluster: EmbeddedCluster, over: Callable[[], bool], rng: random.Random, away: float) -> None:
     """Strikes one or two servers at a time, with everything that can happen to a process."""
-    while time.monotonic() < until:
+    while not over():
         victims = rng.sample(cluster.servers, rng.choice((1, 2)))
         dead = [victim for victim in victims if rng.random() < 0.6]
         for victim in victims:
@@ -563,14 +580,14 @@ async def test_servers_killed_paused_and_restarted_never_break_exclusion(memory:
     ttl, away = (LONG, 0.1) if memory == "kept" else (0.3, 0.35)
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
-    holders, told = Counter[str](), Counter[str]()
+    inside, told = defaultdict[str, list[AsyncLease]](list), Counter[str]()
     with group_of(5, persistence=memory == "kept") as cluster:
         async with AsyncSupervisor(cluster.options) as first, AsyncSupervisor(cluster.options) as second:
-            until = time.monotonic() + 1.5
+            over = lasting(1.5, told, 30)
             async with asyncio.TaskGroup() as tasks:
                 for redlock in (first, first, first, second, second, second):
-                    tasks.create_task(hammer(redlock, ttl, until, holders, told))
-                tasks.create_task(torment(cluster, until, random.Random(seed), away))
+                    tasks.create_task(hammer(redlock, ttl, over, inside, told))
+                tasks.create_task(torment(cluster, over, random.Random(seed), away))
             for redlock in (first, second):
                 await soon(lambda redlock=redlock: states(redlock.status()) == ["up"] * 5)  # type: ignore[misc]
             print(told)
@@ -934,7 +951,9 @@ async def test_release_answered_late_counts_when_asked_again(three: Scene, redlo
     three.go()
     await nothing_left(three.servers, 2)
     await soon(lambda: states(redlock.status()) == ["up"] * 3)
-    assert await redlock.unlock("a", lease) == Ok(None)
+    async with asyncio.timeout(5):  # servers of a busy machine may be late once more
+        while await redlock.unlock("a", lease) != Ok(None):
+            assert lease.state is not LeaseState.LOST
     assert lease.state is LeaseState.RELEASED
 
 
@@ -1067,11 +1086,11 @@ async def test_cluster_behind_a_flapping_network_keeps_its_promises(five: Scene,
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     rng = random.Random(seed)
-    holders, told = Counter[str](), Counter[str]()
-    until = time.monotonic() + 1.5
+    inside, told = defaultdict[str, list[AsyncLease]](list), Counter[str]()
+    over = lasting(1.5, told, 20)
 
     async def cutter() -> None:
-        while time.monotonic() < until:
+        while not over():
             proxy = rng.choice(five.proxies)
             act = rng.choice((Act.CUT, Act.PASS_AND_CUT, Act.HOLD))
             proxy.on(act, anything, replies=rng.random() < 0.5, times=1)
@@ -1082,11 +1101,11 @@ async def test_cluster_behind_a_flapping_network_keeps_its_promises(five: Scene,
             if rng.random() < 0.5:
                 proxy.go()
 
-    async with AsyncSupervisor(five.options) as second, asyncio.TaskGroup() as tasks:
-        for supervisor in (redlock, redlock, second, second):
-            tasks.create_task(hammer(supervisor, LONG, until, holders, told))
-        tasks.create_task(cutter())
-        await asyncio.sleep(1.6)
+    async with AsyncSupervisor(five.options) as second:
+        async with asyncio.TaskGroup() as tasks:
+            for supervisor in (redlock, redlock, second, second):
+                tasks.create_task(hammer(supervisor, LONG, over, inside, told))
+            tasks.create_task(cutter())
         five.go()
         print(told)
         assert told["locked"] > 20

@@ -10,13 +10,21 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 from proxied_servers import FAST, LONG, soon
 
-from redlock_cluster import AsyncLease, AsyncMutex, AsyncSupervisor, ClosedError, RedlockError
+from redlock_cluster import AsyncLease, AsyncLeaseEvent, AsyncMutex, AsyncSupervisor, ClosedError, RedlockError
+from redlock_cluster.core.exclusive import EXCLUSIVE
+from redlock_cluster.core.ticket import Ticket
+from redlock_cluster.core.token import Token
 from redlock_cluster.testing import EmbeddedCluster
 
 pytestmark = pytest.mark.usefixtures("clean_log")
 
 
-NOT_AGAIN = {**FAST, "reconnection_interval_base": 60_000, "reconnection_interval_max": 60_000}
+NOT_AGAIN = {
+    **FAST,
+    "connect_timeout": 5000,  # a busy machine may stand still for a while
+    "reconnection_interval_base": 60_000,
+    "reconnection_interval_max": 60_000,
+}
 
 
 class Held:
@@ -38,8 +46,6 @@ async def hold(trio: EmbeddedCluster, label: str) -> Held:
 @pytest.fixture
 async def outage(trio: EmbeddedCluster) -> AsyncIterator[dict[str, Held]]:
     """A supervisor for each call, and one more."""
-    for server in trio.servers:
-        server.start()
     everybody = {name: await hold(trio, name) for name in (*CALLS, "")}
     for server in trio.servers:
         server.kill()
@@ -54,6 +60,15 @@ async def leave(mutex: AsyncMutex) -> None:
     await mutex.__aexit__(None, None, None)
 
 
+TICKET = Ticket(b"a", Token(b"t"), EXCLUSIVE, 30_000, False).written()
+
+
+async def wait_for_loss(lease: AsyncLease) -> None:
+    with contextlib.suppress(RedlockError):
+        lease.detach()
+    assert await lease.lost.wait() is False
+
+
 CALLS: dict[str, Callable[[Held], Awaitable[object]]] = {
     "AsyncSupervisor.start": lambda held: held.redlock.start(),
     "AsyncSupervisor.lock": lambda held: held.redlock.lock("c", LONG, wait=0),
@@ -61,12 +76,16 @@ CALLS: dict[str, Callable[[Held], Awaitable[object]]] = {
     "AsyncSupervisor.unlock token": lambda held: held.redlock.unlock(held.name, held.leases[0].token),
     "AsyncSupervisor.extend": lambda held: held.redlock.extend(held.name, held.leases[0], LONG),
     "AsyncSupervisor.extend token": lambda held: held.redlock.extend(held.name, held.leases[0].token, LONG),
+    "AsyncSupervisor.adopt": lambda held: held.redlock.adopt(TICKET),
     "AsyncSupervisor.transaction": lambda held: held.redlock.transaction("c", LONG, int, wait=0),
     "AsyncSupervisor.lock_many": lambda held: held.redlock.lock_many(["c", "d"], LONG),
     "AsyncSupervisor.lock_many nothing": lambda held: held.redlock.lock_many([], LONG),
     "AsyncSupervisor.extend_many": lambda held: held.redlock.extend_many(held.leases),
     "AsyncSupervisor.unlock_many": lambda held: held.redlock.unlock_many(held.leases),
     "AsyncSupervisor.is_locked": lambda held: held.redlock.is_locked(held.name),
+    "AsyncSupervisor.inspect": lambda held: held.redlock.inspect(held.name),
+    "AsyncSupervisor.force_release": lambda held: held.redlock.force_release("nobody's"),
+    "AsyncSupervisor.end_quarantine": lambda held: held.redlock.end_quarantine(),
     "AsyncMutex.acquire": lambda held: held.redlock.mutex("c", LONG, wait=0).acquire(False),
     "AsyncMutex.__aenter__": lambda held: held.redlock.mutex("c", LONG, wait=0).__aenter__(),
     "AsyncMutex.extend": lambda held: held.mutex.extend(),
@@ -76,6 +95,7 @@ CALLS: dict[str, Callable[[Held], Awaitable[object]]] = {
     "AsyncMutex.__aexit__": lambda held: leave(held.mutex),
     "AsyncLease.extend": lambda held: held.leases[1].extend(),
     "AsyncLease.release": lambda held: held.leases[1].release(),
+    "AsyncLeaseEvent.wait": lambda held: wait_for_loss(held.leases[1]),
     "AsyncSupervisor.close": lambda held: held.redlock.close(),
     "AsyncSupervisor.__aexit__": lambda held: held.redlock.__aexit__(None, None, None),
     "AsyncSupervisor.__aenter__": lambda held: held.redlock.__aenter__(),
@@ -92,7 +112,8 @@ def coroutines(kind: type) -> set[str]:
 
 def test_every_public_coroutine_is_among_them() -> None:
     named = {name.split()[0] for name in CALLS}
-    assert named == coroutines(AsyncSupervisor) | coroutines(AsyncMutex) | coroutines(AsyncLease)
+    kinds = (AsyncSupervisor, AsyncMutex, AsyncLease, AsyncLeaseEvent)
+    assert named == {name for kind in kinds for name in coroutines(kind)}
 
 
 async def test_other_tasks_go_on(outage: dict[str, Held], caplog: pytest.LogCaptureFixture) -> None:

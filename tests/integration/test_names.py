@@ -53,7 +53,7 @@ def named(names: Resolver, title: str, scene: Scene) -> list[dict[str, object]]:
 
 
 async def locks(redlock: AsyncSupervisor, resource: str = "a") -> None:
-    outcome = await redlock.lock(resource, LONG, wait=0)
+    outcome = await redlock.lock(resource, LONG, wait=2)
     assert isinstance(outcome, Ok), outcome
     assert await redlock.unlock(resource, outcome.value) == Ok(None)
 
@@ -153,7 +153,8 @@ EXITS = """
         return real(host, *more, **named)
 
     socket.getaddrinfo = look_up
-    options = {"servers": [{"port": int(port)} for port in sys.argv[2:]] + [{"host": "a.test"}, {"host": "b.test"}]}
+    servers = [{"port": int(port)} for port in sys.argv[2:]] + [{"host": "a.test"}, {"host": "b.test"}]
+    options = {"servers": servers, "restart_guard": False}  # for the first time, with servers that can't be reached
 
     async def main():
         async with AsyncSupervisor(options) as redlock:
@@ -203,7 +204,7 @@ def test_gevent_process_reaches_servers_by_name_and_keeps_nothing_of_a_look_up(t
             for reconnects in range(1, 9):
                 for server in servers:
                     with socket.create_connection(("127.0.0.1", server["port"])) as admin:
-                        admin.sendall(b"CLIENT KILL TYPE normal SKIPME yes\\r\\n")
+                        admin.sendall(b"CLIENT KILL TYPE pubsub SKIPME yes\\r\\n")
                         admin.recv(99)
                 while any(s.reconnects < reconnects for s in redlock.status().clusters[0].groups[0].servers):
                     time.sleep(0.005)

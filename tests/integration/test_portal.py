@@ -11,20 +11,17 @@ import threading
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from proxied_servers import (
     FAST,
     LONG,
-    group_of,
     keys,
     left_on,
     put_foreign,
     run_script,
 )
-from proxy import ask
 
 from redlock_cluster import (
     Contended,
@@ -46,20 +43,6 @@ pytestmark = [
     pytest.mark.usefixtures("clean_log"),
     pytest.mark.skipif(not hasattr(os, "fork"), reason="processes here are forked"),
 ]
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[EmbeddedCluster]:
-    with group_of(3) as shared:
-        yield shared
-
-
-@pytest.fixture
-def trio(shared: EmbeddedCluster) -> EmbeddedCluster:
-    for server in shared.servers:
-        ask(server.port, "FLUSHALL")
-        ask(server.port, "CONFIG", "RESETSTAT")
-    return shared
 
 
 def check_script(code: str, trio: EmbeddedCluster, *arguments: str, seconds: float = 15.0, logs: bool = False) -> str:

@@ -38,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def test_the_readme_has_the_blocks_that_are_tested_here() -> None:
-    assert (len(PYTHON), len(CONSOLE), len(YAML)) == (4, 4, 1)  # the last for the console is what `make compiled` does
+    assert (len(PYTHON), len(CONSOLE), len(YAML)) == (13, 4, 1)  # the last for the console is what `make compiled` does
 
 
 @pytest.mark.parametrize("code", PYTHON, ids=range(len(PYTHON)))
@@ -46,12 +46,14 @@ def test_a_python_block_runs_without_output_on_stderr(code: str, folder: Path) -
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code], cwd=folder, capture_output=True, text=True, timeout=30, check=False
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
+    logged = "'report:8' was released by force .*\n" if "force_release" in code else ""  # as a warning
+    assert re.fullmatch(logged, done.stderr), done.stderr
 
 
 def test_the_sync_block_locks_on_a_quorum_at_least(folder: Path) -> None:
     done = subprocess.run([sys.executable, "-c", PYTHON[0]], cwd=folder, capture_output=True, text=True, check=True)
-    assert re.fullmatch(r"locked on [23] servers, 9\.\d s left\n", done.stdout)
+    assert re.fullmatch(r"locked on [23] servers, 29\.\d s left\n", done.stdout)
 
 
 @pytest.mark.parametrize("line", [line for line in CONSOLE[2].splitlines() if line], ids=lambda line: line.split()[1])
@@ -67,7 +69,7 @@ def test_a_command_line_runs(line: str, folder: Path) -> None:
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout
+    assert done.stdout or words[1] == "locks"  # nothing is locked there
 
 
 def test_the_yaml_block_is_a_valid_options_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +93,8 @@ def test_the_options_table_names_every_option_with_its_default() -> None:
             if match := re.fullmatch(r"(\d+) (ms|s)", value.strip()):
                 assert float(match[1]) * scale[match[2]] == expected, name
             elif name != "owner":
-                assert value.strip().strip("`") == str(expected), name
+                written = str(expected).lower() if expected is None or isinstance(expected, bool) else str(expected)
+                assert value.strip().strip("`") == written, name
 
 
 def test_every_link_to_a_file_leads_somewhere() -> None:

@@ -22,7 +22,8 @@ from proxied_servers import LONG, left_on, run_script
 from proxy import ask
 
 import redlock_cluster
-from redlock_cluster import ClosedError, Ok, Supervisor
+from redlock_cluster import ClosedError, LeaseState, Ok, Supervisor
+from redlock_cluster.handles.bodies import bodies_of
 from redlock_cluster.testing import EmbeddedCluster
 from redlock_cluster.threads import process
 
@@ -40,8 +41,6 @@ class Interrupted(BaseException):
 
 @pytest.fixture
 def redlock(trio: EmbeddedCluster) -> Iterator[Supervisor]:
-    for server in trio.servers:
-        ask(server.port, "FLUSHALL")
     with Supervisor(trio.options) as redlock:
         yield redlock
     assert left_on(trio.servers) == {}
@@ -123,7 +122,20 @@ def calls(redlock: Supervisor) -> dict[str, Callable[[], object]]:
         leases = [result.value for result in redlock.lock_many(["outer", "outer2"], LONG) if isinstance(result, Ok)]
         assert redlock.unlock_many(leases) == [Ok(None)] * 2
 
-    return {"lock": lock, "with": enter, "many": many}
+    def enter_many() -> None:
+        with redlock.mutex_many(["outer2", "outer"], ttl=LONG, wait=0):
+            pass
+
+    def lead() -> None:
+        with redlock.election("outer", LONG, wait=0) as term:
+            assert term.valid
+
+    def terms() -> None:
+        for term in redlock.election("outer", LONG, wait=0):
+            assert term.valid
+            break
+
+    return {"lock": lock, "with": enter, "many": many, "with many": enter_many, "election": lead, "terms": terms}
 
 
 INTRUSIONS: dict[str, Callable[[Callable[[], object]], object]] = {
@@ -135,7 +147,7 @@ INTRUSIONS: dict[str, Callable[[Callable[[], object]], object]] = {
 
 @pytest.mark.parametrize("thread", [here, in_time], ids=["main thread", "thread"])
 @pytest.mark.parametrize("intrusion", list(INTRUSIONS))
-@pytest.mark.parametrize("name", ["lock", "with", "many"])
+@pytest.mark.parametrize("name", ["lock", "with", "many", "with many", "election", "terms"])
 def test_code_that_runs_at_any_line_of_a_call_may_call(
     redlock: Supervisor, name: str, intrusion: str, thread: Callable[[Callable[[], object]], Any]
 ) -> None:
@@ -230,20 +242,20 @@ def test_code_that_runs_at_any_line_of_a_close_may_call_and_close(trio: Embedded
 
 
 @pytest.mark.parametrize("thread", [here, in_time], ids=["main thread", "thread"])
-@pytest.mark.parametrize("name", ["lock", "with", "many"])
+@pytest.mark.parametrize("name", ["lock", "with", "nested", "many", "with many", "election"])
 def test_exception_at_any_line_of_a_call_leaves_nothing_and_nobody_waiting(
     trio: EmbeddedCluster, redlock: Supervisor, name: str, thread: Callable[[Callable[[], object]], Any]
 ) -> None:
-    def call() -> None:
-        # What was given to the caller is the caller's to give back.
-        match name:
-            case "lock":
-                assert redlock.transaction("outer", LONG, lambda: 7, wait=0) == 7
-            case "with":
-                with redlock.mutex("outer", ttl=LONG, wait=0):
-                    pass
-            case "many":
-                redlock.lock_many(["outer", "outer2"], LONG)
+    def nested() -> None:
+        with redlock.mutex("outer", LONG, wait=0), redlock.mutex("outer", LONG, reentrant=True):
+            pass
+
+    every = calls(redlock)
+    # What was given to the caller is the caller's to give back.
+    every["lock"] = lambda: redlock.transaction("outer", LONG, int, wait=0)
+    every["many"] = lambda: redlock.lock_many(["outer", "outer2"], LONG)
+    every["nested"] = nested
+    call = every[name]
 
     def interrupt() -> None:
         raise Interrupted
@@ -265,6 +277,42 @@ def test_exception_at_any_line_of_a_call_leaves_nothing_and_nobody_waiting(
     assert total > 30
     for server in trio.servers:
         ask(server.port, "FLUSHALL")
+
+
+@pytest.fixture
+def quick_collections() -> Iterator[None]:
+    """The collector looks at nothing that is older than the test."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("quick_collections")
+def test_exception_at_any_line_of_a_nested_with_leaves_the_outer_one_locked(
+    trio: EmbeddedCluster, redlock: Supervisor
+) -> None:
+    def nested() -> None:
+        with redlock.mutex("outer", LONG, reentrant=True) as same:
+            assert same is lease
+
+    def interrupt() -> None:
+        raise Interrupted
+
+    total, at = 1000, 0
+    with redlock.mutex("outer", 20 * LONG, wait=0) as lease:  # so that the inner one never extends it
+        nested()  # what is done the first time only is done
+        while at < total:
+            at += 1
+            with contextlib.suppress(Interrupted):
+                total = traced(nested, at, interrupt)
+            gc.collect()
+            assert redlock.is_locked("outer")  # a call: what was given back has been by then
+            assert lease.valid, f"the lock is gone after line {at}"
+            assert [len(inside) for inside in bodies_of(None).values()] == [1]
+        assert total > 30
+    assert lease.state is LeaseState.RELEASED
+    assert bodies_of(None) == {}
 
 
 def test_collector_in_the_loops_own_thread_gives_back_and_may_not_acquire(

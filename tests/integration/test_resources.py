@@ -43,7 +43,7 @@ def distinct(resources: list[str | bytes]) -> list[str | bytes]:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[EmbeddedCluster]:
-    with EmbeddedCluster(groups=1, servers=1, options={"server_timeout": 2000}) as cluster:
+    with EmbeddedCluster(groups=1, servers=1, options={"server_timeout": 2000, "restart_guard": False}) as cluster:
         yield cluster
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from redlock_cluster.testing.simulation import Connection, SimulatedClient
 
-from .ledger import WRITES
+from .ledger import WRITES, is_number, is_take, ttl_asked_for
 
 if TYPE_CHECKING:
     from .faults import Faults
@@ -45,10 +45,11 @@ class ClientFaults:
         """A server executed a command: springs an ambush."""
         if self._faults.over or not self._ambushes or words[0] not in WRITES or not words[-1].isdigit():
             return
-        kind = "acquire" if b"NX" in words else "extend"
-        if kind in self._ambushes and words[-1] != b"0":
+        take = is_take(words) or is_number(words)
+        kind, ttl = "acquire" if take or b"NX" in words else "extend", ttl_asked_for(words) if take else words[-1]
+        if kind in self._ambushes and ttl != b"0":
             self._ambushes.remove(kind)
-            self._spring(connection, kind, int(words[-1]) / 1000)
+            self._spring(connection, kind, int(ttl) / 1000)
 
     def _spring(self, connection: Connection, kind: str, ttl: float) -> None:
         """The client stands still for about the ttl, hears no replies, or what it has sent to the others comes late."""

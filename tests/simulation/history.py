@@ -41,7 +41,7 @@ class Command:
 
     def names(self, ends: list[str]) -> bool:
         """Whether it is about a token with one of these ends."""
-        return any(word[28:32].decode("ascii", "replace") in ends for word in self.words)
+        return any(word[18:22].decode("ascii", "replace") in ends for word in self.words)
 
     def __str__(self) -> str:
         words = [b"(script)"] if self.words[0] == b"EVAL" else [self.words[0]]
@@ -111,7 +111,7 @@ def _concerns(what: object, subject: str) -> bool:
 def short(text: bytes) -> str:
     """Something of the wire, tokens shown by their ends only."""
     random, at, owner = text.rpartition(b"@")
-    if at and len(random) >= 32:
+    if at and len(random) >= 22:
         return f"…{random[-4:].decode()}@{owner.decode()}"
     shown = text.decode("utf-8", "replace")
     return shown if len(shown) <= 24 else f"{shown[:21]}…"

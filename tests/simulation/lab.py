@@ -15,19 +15,19 @@ SERVER = ServerOptions(host="s0", port=1)
 
 
 class Echo:
-    """A service whose reply to a command is the command's last word; KILL ends the oldest session."""
+    """A service that replies with a command's last word; KILL ends the oldest session, PUSH pushes to it."""
 
     def __init__(self) -> None:
         self.sessions: list[EchoSession] = []
 
     def connect(self, push: Callable[[bytes], None], killed: Callable[[], None]) -> EchoSession:
-        self.sessions.append(EchoSession(self, killed))
+        self.sessions.append(EchoSession(self, push, killed))
         return self.sessions[-1]
 
 
 class EchoSession:
-    def __init__(self, service: Echo, killed: Callable[[], None]) -> None:
-        self.service, self.killed = service, killed
+    def __init__(self, service: Echo, push: Callable[[bytes], None], killed: Callable[[], None]) -> None:
+        self.service, self.push, self.killed = service, push, killed
         self.seen: list[bytes] = []
         self.closed = False
 
@@ -35,6 +35,8 @@ class EchoSession:
         self.seen.append(words[-1])
         if words[0] == b"KILL":
             self.service.sessions[0].killed()
+        if words[0] == b"PUSH":
+            self.service.sessions[0].push(words[-1] + b"!")
         return words[-1] + b";"
 
     def close(self) -> None:
@@ -62,7 +64,11 @@ class Client(asyncio.Protocol):
 
     def say(self, *words: bytes) -> None:
         for word in words:
-            self.connection.write(pack_command((b"SAY", word)))
+            self.send(b"SAY", word)
+
+    def send(self, *words: bytes) -> None:
+        """Sends one command."""
+        self.connection.write(pack_command(words))
 
 
 class Lab:

@@ -5,12 +5,17 @@ from __future__ import annotations
 import gc
 import logging
 import time
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from .crowd import KINDS
 from .scene import Outcome, play
+from .sharing import KINDS as SHARINGS
+from .trial import KINDS as TRIALS
+from .vigil import KINDS as VIGILS
 
 RARE = (
     "split votes",
@@ -28,6 +33,102 @@ RARE = (
     "supervisors closed and started again",
 )
 """What happens seldom and must have happened, or a clean run says little."""
+RARE_IN_CROWDS = (
+    *(f"peace, {kind}: acquisitions" for kind in KINDS),
+    "split votes",
+    "late grants after the decision",
+    "clients died",
+    "locks of clients that know of no queue",
+    "predecessors killed (CLIENT KILL)",
+)
+"""The same where many wait for one lock."""
+RARE_IN_LEASES = (
+    *(f"vigil: {kind}" for kind in VIGILS),
+    "told doubtful",
+    "told held",
+    "told lost: expired",
+    "told lost: gone",
+    "told lost: max_hold",
+    "told as the first thing after a pause",
+    "votes taken again",
+    "leases robbed of their quorum",
+    "leases adopted",
+    "owners dropped",
+    "releases while an extension was under way",
+    "closed while it extended itself",
+    "clients died",
+    "extensions refused for want of memory",
+    "NOSCRIPT answered",
+)
+"""The same of leases that look after themselves."""
+RARE_IN_MIXED = (
+    *(f"trial: {kind}" for kind in TRIALS),
+    "batches",
+    "trial, crossed: batches",
+    "terms",
+    "campaigns ended by a resignation",
+    "loops over terms that were left",
+    "releases by force",
+    "releases by force that are unknown",
+    "votes removed by force",
+    "votes taken again",
+    "told doubtful",
+    "told lost: expired",
+    "told lost: forced",
+    "told lost: gone",
+    "told lost: max_hold",
+    "operations cancelled",
+    "supervisors closed and started again",
+    "clients died",
+)
+"""The same where all ways to lock are mixed."""
+RARE_IN_SHARED = (
+    *(f"sharing: {kind}" for kind in SHARINGS),
+    "readers",
+    "writers",
+    "permits",
+    "split votes",
+    "votes taken again",
+    "operations cancelled",
+    "told doubtful",
+    "told lost: expired",
+    "supervisors closed and started again",
+    "clients died",
+    "NOSCRIPT answered",
+)
+"""The same of readers, writers and permits."""
+RARE_IN_FENCED = (
+    "fences that grow",
+    "fences agreed on",
+    "split votes",
+    "operations cancelled",
+    "supervisors closed and started again",
+    "clients died",
+    "NOSCRIPT answered",
+)
+"""The same where every lock has a fence."""
+RARE_IN_AMNESIA = (
+    "bare quorums",
+    "servers flushed",
+    "servers crashed",
+    "votes taken again",
+    "fences that grow",
+    "split votes",
+    "operations cancelled",
+    "supervisors closed and started again",
+    "clients died",
+    "NOSCRIPT answered",
+)
+"""The same where servers forget."""
+RARES = {
+    "faults": RARE,
+    "crowd": RARE_IN_CROWDS,
+    "leases": RARE_IN_LEASES,
+    "mixed": RARE_IN_MIXED,
+    "shared": RARE_IN_SHARED,
+    "fenced": RARE_IN_FENCED,
+    "amnesia": RARE_IN_AMNESIA,
+}
 EXCLUSION = "two hold one lock"
 
 
@@ -76,7 +177,9 @@ def _quietly() -> Iterator[None]:
     gc.collect()
     gc.freeze()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # owners of leases are dropped on purpose
+            yield
     finally:
         gc.unfreeze()
         log.setLevel(level)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, TypeVar
 
 import pytest
@@ -173,6 +173,25 @@ def test_what_a_dead_process_began_never_goes_on() -> None:
         return before
 
     assert run(main) == []
+
+
+def test_a_generator_that_is_left_ends_as_in_asyncio() -> None:
+    async def main(loop: VirtualLoop) -> list[float]:
+        ended = list[float]()
+
+        async def numbers() -> AsyncIterator[int]:
+            try:
+                yield 1
+            finally:
+                await asyncio.sleep(1)
+                ended.append(loop.time())
+
+        async for _ in numbers():
+            break
+        await asyncio.sleep(2)
+        return ended
+
+    assert run(main) == [1.0]
 
 
 def test_only_the_engines_clock_runs_through_a_suspension_and_ignores_the_date() -> None:

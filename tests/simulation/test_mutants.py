@@ -7,18 +7,28 @@ from pathlib import Path
 import pytest
 
 from .mutants import MUTANTS, Edit, Mutant, NotFound, hunt, mutate
+from .plan import PROMISED
+from .runs import run
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_an_engine_that_is_broken_on_purpose_is_noticed(mutant: Mutant) -> None:
-    seeds, found = hunt(mutant)
-    assert 1 <= seeds <= mutant.bound
+    histories, found = hunt(mutant)
+    assert 1 <= histories <= mutant.bound
     assert found
 
 
 def test_an_engine_that_is_not_broken_is_not_noticed() -> None:
     with pytest.raises(AssertionError, match="was not noticed in 20 histories"):
         hunt(Mutant("same", "nothing is", (Edit("core/tally.py", "size // 2 + 1", "1 + size // 2"),), bound=20))
+
+
+@pytest.mark.parametrize("scenario", PROMISED)
+def test_an_engine_that_is_not_broken_is_clean_where_the_hunts_begin(scenario: str) -> None:
+    first = sorted({mutant.first for mutant in MUTANTS if mutant.scenario == scenario})
+    tally = run(first, scenario)
+    assert tally.histories == len(first)
+    assert tally.findings == {}
 
 
 @pytest.mark.parametrize("old", ["this text is nowhere", "import"])

@@ -29,6 +29,61 @@ def test_nothing_is_overtaken_inside_a_connection(fragments: float) -> None:
     run(test, fragments)
 
 
+@pytest.mark.parametrize("fragments", [0.0, 1.0])
+def test_pushes_stand_among_replies_in_the_order_in_which_the_server_sent_them(fragments: float) -> None:
+    sent: list[bytes] = []
+
+    async def test(lab: Lab) -> None:
+        client, other = await lab.dial(), await lab.dial()
+        lab.network.on_command = lambda connection, words, reply: sent.append(
+            words[-1] + b"!" if words[0] == b"PUSH" else reply
+        )
+        for i in range(50):
+            client.say(b"reply%d" % i)
+            other.send(b"PUSH", b"push%d" % i)
+            await asyncio.sleep(0.002)
+        await asyncio.sleep(1)
+        assert client.heard == b"".join(sent)
+        assert sent != sorted(sent, key=lambda data: data[-1:])
+        assert other.heard == b"".join(b"push%d;" % i for i in range(50))
+
+    run(test, fragments)
+
+
+def test_pushes_wait_with_replies_where_a_partition_holds_them_up_and_are_lost_with_the_connection() -> None:
+    async def test(lab: Lab) -> None:
+        client, other = await lab.dial(), await lab.dial("c1")
+        lab.network.block("s0:1", "c0")
+        client.say(b"a")
+        await asyncio.sleep(1)
+        other.send(b"PUSH", b"b")
+        await asyncio.sleep(1)
+        client.say(b"c")
+        await asyncio.sleep(1)
+        assert client.heard == b""
+        lab.network.unblock("s0:1", "c0")
+        await asyncio.sleep(1)
+        assert client.heard == b"a;b!c;"
+        client.connection.vanish()
+        other.send(b"PUSH", b"d")
+        await asyncio.sleep(1)
+        assert client.heard == b"a;b!c;"
+        assert other.heard == b"b;d;"
+
+    run(test)
+
+
+def test_a_push_may_arrive_in_parts() -> None:
+    async def test(lab: Lab) -> None:
+        client = await lab.dial()
+        lab.echo.sessions[0].push(b"push!")
+        await asyncio.sleep(1)
+        assert client.heard == b"push!"
+        assert len(client.times) == 2
+
+    run(test, fragments=1.0)
+
+
 def test_different_connections_overtake_each_other() -> None:
     async def test(lab: Lab) -> None:
         clients = [await lab.dial() for _ in range(10)]
@@ -209,6 +264,20 @@ def test_a_killed_session_executes_nothing_more() -> None:
         await asyncio.sleep(1)
         assert lab.echo.sessions[0].seen == []
         assert victim.ended is not None
+
+    run(test)
+
+
+def test_who_ends_its_own_session_gets_the_reply_first() -> None:
+    async def test(lab: Lab) -> None:
+        client = await lab.dial()
+        client.say(b"a")
+        client.send(b"KILL", b"me")
+        client.say(b"late")
+        await asyncio.sleep(1)
+        assert client.heard == b"a;me;"
+        assert client.ended is not None
+        assert lab.echo.sessions[0].seen == [b"a", b"me"]
 
     run(test)
 

@@ -7,13 +7,24 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from redlock_cluster import RETRY, ClosedError, Contended, Err, LeaseLost, NotHeld, Ok, QuorumUnavailable
+from redlock_cluster import (
+    RETRY,
+    ClosedError,
+    Contended,
+    Err,
+    LeaseLost,
+    NotHeld,
+    Ok,
+    QuorumUnavailable,
+    WaitCancelled,
+)
 from redlock_cluster.aio import AsyncLease
+from redlock_cluster.core.kinds import Mode
 from redlock_cluster.core.retry import Wait
 from redlock_cluster.testing.simulation import SimulatedClient, stream
 
-from .invariants import Claim, Section
-from .plan import TTLS
+from .invariants import MANY, Belief, Claim, Section
+from .plan import DRIFT, GRAIN, TTLS
 
 if TYPE_CHECKING:
     from .scene import Scene
@@ -22,7 +33,7 @@ T = TypeVar("T")
 CANCELLED = object()
 CANCELLATIONS = 0.25
 BY_TOKEN = 0.15
-DRIFT, GRAIN = 0.01, 0.002
+READS = 0.5
 TRIES = 3
 
 
@@ -48,12 +59,12 @@ class Actor:
         if not claim.let_go:
             self._scene.invariants.letting_go(claim)
 
-    def _claim(self, resource: str, lease: AsyncLease) -> Claim:
+    def _claim(self, resource: str, lease: AsyncLease, by: Belief | None = None, most: int = 1) -> Claim:
         self._note(f"got {resource}: …{lease.token.partition('@')[0][-4:]} for {lease.remaining * 1000:.3f} ms")
-        return Claim(self._client, resource, lease, self._world.loop.time())
+        return Claim(self._client, resource, lease, self._world.loop.time(), by, most)
 
-    def _got(self, resource: str, lease: AsyncLease) -> Claim:
-        claim = self._claim(resource, lease)
+    def _got(self, resource: str, lease: AsyncLease, by: Belief | None = None, most: int = 1) -> Claim:
+        claim = self._claim(resource, lease, by, most)
         self._scene.invariants.acquired(claim, resource)
         return claim
 
@@ -74,7 +85,8 @@ class Actor:
         return self._random.choice((0, 0, 0.1, 0.4, RETRY, None))
 
     async def _hold(self) -> None:
-        await asyncio.sleep(self._random.choice((0.0, 0.005, 0.05, 0.2)) * self._random.random())
+        longest = (0.0, 0.2, 1.0, 3.0) if self._scene.plan.forgets else (0.0, 0.005, 0.05, 0.2)
+        await asyncio.sleep(self._random.choice(longest) * self._random.random())
 
     async def _cancellable(self, what: str, operation: Coroutine[Any, Any, T], resource: str = "") -> T | object:
         """Awaits an operation, and sometimes cancels it at some point; CANCELLED if that hit."""
@@ -99,6 +111,69 @@ class Actor:
             self._history.count("cancelled between votes")
         task.cancel()
 
+    async def _lock(self, resource: str, ttl: float, wait: Wait, mode: Mode = "write") -> Claim | None:
+        begun = self._begin(f"lock {resource}{' to read' if mode == 'read' else ''}", ttl, wait)
+        outcome = await self._cancellable(f"lock {resource}", self._locked(resource, ttl, wait, mode), resource)
+        self.acquiring = False
+        if isinstance(outcome, Claim):
+            return outcome
+        if isinstance(outcome, Err):
+            self._note(f"lock {resource}: {outcome.reason}")
+            self._scene.refused(self._client, resource, outcome, begun, wait)
+        return None
+
+    async def _locked(self, resource: str, ttl: float, wait: Wait, mode: Mode = "write") -> Claim | Err[Any]:
+        outcome = await self._redlock.lock(resource, ttl, wait=wait, mode=mode)
+        most = MANY if mode == "read" else 1
+        return self._got(resource, outcome.value, most=most) if isinstance(outcome, Ok) else outcome
+
+    async def _unlock(self, claim: Claim) -> None:
+        for _ in range(TRIES):
+            outcome = await self._cancellable("unlock", self._unlocked(claim, self._by_token()))
+            if outcome is not CANCELLED and (not isinstance(outcome, Err) or outcome.reason == "not_held"):
+                return
+            await asyncio.sleep(self._random.random() * 0.05)
+
+    async def _unlocked(self, claim: Claim, by_token: bool) -> Ok[None] | Err[str]:
+        before = claim.lease.state
+        first = not claim.let_go
+        self._let_go(claim)
+        how = claim.lease.token if by_token else claim.lease
+        try:
+            outcome = await self._redlock.unlock(claim.resource, how)
+        except ClosedError:
+            claim.let_go = not first
+            raise
+        self._note(f"unlock {claim}: {outcome.reason if isinstance(outcome, Err) else 'Ok'}")
+        self._scene.invariants.released(claim, outcome, before)
+        return outcome
+
+    async def _until_closed(self, action: Awaitable[None]) -> None:
+        try:
+            await action
+        except ClosedError:
+            self._history.count("calls on a closed supervisor")
+            await asyncio.sleep(0.02)
+
+    async def _close_and_start(self) -> None:
+        self._note("close")
+        self._scene.closing(self._client)
+        await self._cancellable("close", self._redlock.close())
+        await asyncio.sleep(self._random.random() * 0.02)
+        while await self._cancellable("start", self._started()) is not True:
+            await asyncio.sleep(0.001)
+        self._note("started again")
+        self._scene.invariants.began[self._client.name] = self._world.loop.time()
+        self._history.count("supervisors closed and started again")
+
+    async def _started(self) -> bool:
+        """False when another user closed the supervisor meanwhile."""
+        try:
+            await self._redlock.start()
+        except ClosedError:
+            return False
+        return True
+
 
 class User(Actor):
     """A task of a client that locks and unlocks."""
@@ -112,27 +187,27 @@ class User(Actor):
             (2, self._use_batch),
             (2, self._look),
             (1, self._drop),
-            (1, self._close_and_start),
+            (1, self._perhaps_close),
         ]
 
     async def live(self) -> None:
         """Does a number of random things, one after the other."""
-        weights = [weight for weight, _ in self._actions]
         await self._redlock.start()
         for _ in range(self._scene.plan.operations):
-            await asyncio.sleep(self._random.random() * 0.03)
-            (_, action) = self._random.choices(self._actions, weights)[0]
-            try:
-                await action()
-            except ClosedError:
-                self._history.count("calls on a closed supervisor")
-                await asyncio.sleep(0.02)
+            await self._do_something()
+
+    async def _do_something(self) -> None:
+        weights = [weight for weight, _ in self._actions]
+        await asyncio.sleep(self._random.random() * (0.2 if self._scene.plan.forgets else 0.03))
+        (_, action) = self._random.choices(self._actions, weights)[0]
+        await self._until_closed(action())
 
     # --- operations ------------------------------------------------------------------------------------------------
 
     async def _lock_and_unlock(self) -> None:
         resource, ttl = self._scene.resource(self._random), self._random.choice(TTLS)
-        claim = await self._lock(resource, ttl, self._wait())
+        reads = self._scene.plan.forgets and self._random.random() < READS
+        claim = await self._lock(resource, ttl, self._wait(), "read" if reads else "write")
         if claim is None:
             return
         for _ in range(self._random.choice((0, 1, 1, 2))):
@@ -159,7 +234,7 @@ class User(Actor):
                 self._scene.invariants.acquired(claim, resource)
                 await self._hold()
                 self._scene.invariants.letting_go(claim)
-        except (Contended, QuorumUnavailable, LeaseLost, NotHeld) as error:
+        except (Contended, QuorumUnavailable, WaitCancelled, LeaseLost, NotHeld) as error:
             self._note(f"mutex {resource}: {type(error).__name__}")
             self._scene.explain(error)
         finally:
@@ -170,7 +245,7 @@ class User(Actor):
     async def _use_transaction(self) -> None:
         resource, ttl = self._scene.resource(self._random), self._random.choice(TTLS)
         validity = (ttl * (1 - DRIFT) - GRAIN) / self._client.clock.rate
-        section = Section(self._client, self._world.loop.time() + validity, self._world)
+        section = Section(self._client.name, self._world.loop.time() + validity, self._world)
 
         async def body() -> str:
             self.acquiring = False
@@ -247,42 +322,9 @@ class User(Actor):
             self._note(f"is_locked {resource}: {answer}")
             self._scene.invariants.looked(resource, answer, begun)
 
-    async def _close_and_start(self) -> None:
-        if self._random.random() < 0.5:
-            return
-        self._note("close")
-        self._scene.closing(self._client)
-        await self._cancellable("close", self._redlock.close())
-        await asyncio.sleep(self._random.random() * 0.02)
-        while await self._cancellable("start", self._started()) is not True:
-            await asyncio.sleep(0.001)
-        self._note("started again")
-        self._history.count("supervisors closed and started again")
-
-    async def _started(self) -> bool:
-        """False when another user closed the supervisor meanwhile."""
-        try:
-            await self._redlock.start()
-        except ClosedError:
-            return False
-        return True
-
-    # --- parts of them ---------------------------------------------------------------------------------------------
-
-    async def _lock(self, resource: str, ttl: float, wait: Wait) -> Claim | None:
-        begun = self._begin(f"lock {resource}", ttl, wait)
-        outcome = await self._cancellable(f"lock {resource}", self._locked(resource, ttl, wait), resource)
-        self.acquiring = False
-        if isinstance(outcome, Claim):
-            return outcome
-        if isinstance(outcome, Err):
-            self._note(f"lock {resource}: {outcome.reason}")
-            self._scene.refused(self._client, resource, outcome, begun, wait)
-        return None
-
-    async def _locked(self, resource: str, ttl: float, wait: Wait) -> Claim | Err[Any]:
-        outcome = await self._redlock.lock(resource, ttl, wait=wait)
-        return self._got(resource, outcome.value) if isinstance(outcome, Ok) else outcome
+    async def _perhaps_close(self) -> None:
+        if self._random.random() >= 0.5:
+            await self._close_and_start()
 
     async def _extend(self, claim: Claim) -> None:
         by_token = self._by_token()
@@ -299,24 +341,3 @@ class User(Actor):
             self._scene.invariants.extended(claim, outcome, until)
         if not isinstance(outcome, Ok):  # what the lease believes now must hold for as long as it believes it
             await asyncio.sleep(self._random.choice((0.0, 0.5)) * min(1.0, claim.lease.remaining))
-
-    async def _unlock(self, claim: Claim) -> None:
-        for _ in range(TRIES):
-            outcome = await self._cancellable("unlock", self._unlocked(claim, self._by_token()))
-            if outcome is not CANCELLED and (not isinstance(outcome, Err) or outcome.reason == "not_held"):
-                return
-            await asyncio.sleep(self._random.random() * 0.05)
-
-    async def _unlocked(self, claim: Claim, by_token: bool) -> Ok[None] | Err[str]:
-        before = claim.lease.state
-        first = not claim.let_go
-        self._let_go(claim)
-        how = claim.lease.token if by_token else claim.lease
-        try:
-            outcome = await self._redlock.unlock(claim.resource, how)
-        except ClosedError:
-            claim.let_go = not first
-            raise
-        self._note(f"unlock {claim}: {outcome.reason if isinstance(outcome, Err) else 'Ok'}")
-        self._scene.invariants.released(claim, outcome, before)
-        return outcome

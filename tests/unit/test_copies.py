@@ -21,28 +21,42 @@ from redlock_cluster import (
     Contended,
     DefaultSupervisor,
     Err,
+    ForcedRelease,
     GroupStatus,
+    Holding,
     LeaseLost,
     LeaseState,
+    ListedLock,
     LockNotAcquired,
+    LockOnServer,
+    LockSnapshot,
     LossReason,
     NotHeld,
     Ok,
     OptionsError,
+    PermitsDiffer,
     QuorumUnavailable,
     Redlock,
     RedlockError,
     ServerState,
     ServerStatus,
     ServerVote,
+    StaleFence,
     Status,
     Supervisor,
+    TooManyWaiting,
     Vote,
+    WaitCancelled,
+    WaitingClient,
+    WouldDeadlock,
 )
 from redlock_cluster.core.exclusive import EXCLUSIVE
 from redlock_cluster.core.lease_record import LeaseRecord
 from redlock_cluster.core.token import Token
+from redlock_cluster.engine.leases import LiveLeases
+from redlock_cluster.handles.election import AsyncTerm, Term
 from redlock_cluster.handles.lease import AsyncLease, Lease
+from redlock_cluster.handles.many import AsyncLeaseGroup, LeaseGroup
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 WAYS: list[Callable[[Any], Any]] = [
@@ -54,13 +68,33 @@ OPTIONS = {"servers": [{"host": "127.0.0.1", "port": 1}]}
 
 VOTES = (ServerVote("a:1", Vote.FOR), ServerVote("b:1", Vote.ABSENT, "gone"), ServerVote("c:1", None))
 SERVER = ServerStatus(*(field.name for field in fields(ServerStatus)))  # type: ignore[arg-type]
-QUORUM = [kind("why", "r", "g", VOTES, 0.25) for kind in (LockNotAcquired, Contended, QuorumUnavailable, NotHeld)]
+KINDS = (
+    LockNotAcquired,
+    Contended,
+    TooManyWaiting,
+    WouldDeadlock,
+    WaitCancelled,
+    QuorumUnavailable,
+    NotHeld,
+    PermitsDiffer,
+)
+SNAPSHOT = LockSnapshot(
+    "r",
+    "g",
+    Holding.HELD,
+    "o",
+    (LockOnServer("a:1", "", "exclusive", "o", "c", 1.5, (WaitingClient("d", True, 0.5),)),),
+)
+LOCK = ListedLock("r", "g", 3, None)
+FORCED = ForcedRelease("r", "g", True, "o", VOTES)
+QUORUM = [kind("why", "r", "g", VOTES, 0.25) for kind in KINDS]
 ERRORS = [
     *QUORUM,
     RedlockError("why"),
     ClosedError("why"),
     OptionsError([("a.b", "wrong"), ("", "worse")], "file.yaml"),
     LeaseLost("why", "r", "g", VOTES, 0.25, LossReason.EXPIRED),
+    StaleFence("r", 1, 2),
 ]
 for error in ERRORS:
     error.add_note("beside it")
@@ -81,8 +115,8 @@ def test_errors_are_copied_whole(way: Callable[[Any], Any], error: RedlockError)
 
 @pytest.mark.parametrize("way", WAYS)
 def test_results_votes_and_snapshots_are_copied_whole(way: Callable[[Any], Any]) -> None:
-    status = Status((ClusterStatus("default", (GroupStatus("g", 1, (SERVER,), True),)),))
-    for thing in (Ok(None), Ok[int](3), Err("not_held"), VOTES, status):
+    status = Status((ClusterStatus("default", (GroupStatus("g", 1, (SERVER,), True, 2, 0.5),)),))
+    for thing in (Ok(None), Ok[int](3), Err("not_held"), VOTES, status, SNAPSHOT, LOCK, FORCED):
         copied = way(thing)
         assert (copied, repr(copied)) == (thing, repr(thing))
 
@@ -105,20 +139,33 @@ class Engine:
     forked = False
     abandoned = 0
 
+    def __init__(self) -> None:
+        self.leases = LiveLeases()
+
     def clock(self) -> float:
         return 0.0
 
 
 def unique() -> Iterator[tuple[object, str]]:
-    record = LeaseRecord("r", b"k", Token(b"t"), EXCLUSIVE, 1000, 1.0, 1, None, None)
+    record = LeaseRecord("r", b"k", Token(b"t"), EXCLUSIVE, 1000, 1.0, 0.0, 1, None)
     engine: Any = Engine()
     supervisor, on_loop = Supervisor(OPTIONS), AsyncSupervisor(OPTIONS)
     for lease in (Lease(supervisor, engine, record), AsyncLease(supervisor, engine, record)):
         yield lease, r"pass lease\.token"
+        yield lease.lost, "it belongs to its lease"
     for maker in (supervisor, on_loop, DefaultSupervisor(), AsyncDefaultSupervisor()):
         yield maker, "make one in each process"
-    for mutex in (supervisor.mutex("r", 10), on_loop.mutex("r", 10)):
-        yield mutex, "make one for each use"
+    for maker in (supervisor, on_loop):
+        yield maker.mutex("r", 10), "make one for each use"
+        yield maker.mutex_many(["r"], 10), "make one for each use"
+        yield maker.election("r"), "make one for each candidate"
+    for group in (
+        LeaseGroup(supervisor, engine, [Lease(supervisor, engine, record)]),
+        AsyncLeaseGroup(on_loop, engine, [AsyncLease(on_loop, engine, record)]),
+    ):
+        yield group, "pass the tokens of its leases"
+    for term in (Term(Lease(supervisor, engine, record)), AsyncTerm(AsyncLease(on_loop, engine, record))):
+        yield term, "a term belongs to its process"
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -136,7 +183,7 @@ def test_a_refused_copy_of_a_mutex_leaves_its_lease_alone() -> None:
     supervisor, engine = Supervisor(OPTIONS), Engine()
     let_go: list[object] = []
     supervisor.let_go = let_go.append  # type: ignore[method-assign]
-    record = LeaseRecord("r", b"k", Token(b"t"), EXCLUSIVE, 1000, 1.0, 1, None, None)
+    record = LeaseRecord("r", b"k", Token(b"t"), EXCLUSIVE, 1000, 1.0, 0.0, 1, None)
     mutex = supervisor.mutex("r", 10)
     lease = Lease(supervisor, engine, record)  # type: ignore[arg-type]
     mutex.lease, mutex._inside = lease, True

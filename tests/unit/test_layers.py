@@ -17,6 +17,7 @@ PACKAGE = "redlock_cluster"
 
 MAY_IMPORT = {
     "errors": {"core"},
+    "fencing": {"fencing", "errors"},
     "lua": set(),
     "core": {"core", "lua"},
     "options": {"options", "core", "errors"},
@@ -147,7 +148,7 @@ def test_the_wire_knows_no_locks(path: Path) -> None:
     assert sorted(words & LOCK_WORDS) == []
     assert {part_of(name) for name in own(path)} <= {"wire", "core", "options"}
     modules = {name.rpartition(".")[2] for name in own(path) if part_of(name) == "core"}
-    assert modules <= {"decision", "dialect", "replies", "text", "timing"}
+    assert modules <= {"decision", "dialect", "meta", "replies", "server_clock", "text", "timing"}
 
 
 @pytest.mark.parametrize("path", sources("threads"), ids=lambda path: path.name)
@@ -155,10 +156,23 @@ def test_threads_know_no_rounds(path: Path) -> None:
     assert {name.rpartition(".")[2] for name in own(path) if part_of(name) == "engine"} <= FACES_ONLY
 
 
-@pytest.mark.parametrize("name", ["aio", "default", "sync", "handles.lease", "handles.mutex"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "aio",
+        "default",
+        "sync",
+        "handles.election",
+        "handles.events",
+        "handles.lease",
+        "handles.many",
+        "handles.mutex",
+        "handles.upkeep",
+    ],
+)
 def test_faces_know_operations_and_no_rounds(name: str) -> None:
     found = {name.rpartition(".")[2] for name in own(MODULES[f"{PACKAGE}.{name}"]) if part_of(name) == "engine"}
-    assert found <= FACES_ONLY | {"bulk", "status"}
+    assert found <= FACES_ONLY | {"acquire_all", "bulk", "force", "listing", "quarantine", "snapshot", "status"}
 
 
 def test_nothing_imports_the_command_line_and_only_it_imports_testing() -> None:

@@ -50,9 +50,14 @@ def cluster() -> Iterator[EmbeddedCluster]:
         yield cluster
 
 
+def options(cluster: EmbeddedCluster) -> dict[str, object]:
+    """Without health checks: one that falls into the acquisition would be on its way."""
+    return {**cluster.options, "health_check_interval": "1m"}
+
+
 async def asynchronous(cluster: EmbeddedCluster) -> list[str]:
     way = Way()
-    async with AsyncSupervisor(cluster.options) as redlock:
+    async with AsyncSupervisor(options(cluster)) as redlock:
         assert await redlock.lock("warm asynchronously", 10)
         sys.setprofile(way.profile)
         try:
@@ -64,7 +69,7 @@ async def asynchronous(cluster: EmbeddedCluster) -> list[str]:
 
 def synchronous(cluster: EmbeddedCluster) -> list[str]:
     way = Way()
-    with Supervisor(cluster.options) as redlock:
+    with Supervisor(options(cluster)) as redlock:
         assert redlock.lock("warm synchronously", 10)
         in_portal(lambda: sys.setprofile(way.profile))
         sys.setprofile(way.profile)

@@ -56,7 +56,8 @@ class Outage:
             server.launch()
         for server in self._victims:
             server.wait_ready()
-        return f"started {self._names()} again, empty"
+        forgot = "they grant no lock until those are over that they forgot"
+        return f"started {self._names()} again, empty: {forgot}"
 
     def _names(self) -> str:
         return ", ".join(str(server.port) for server in self._victims)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import time
@@ -29,6 +30,8 @@ def work(
     resources: names of what is locked
     parent: process id of the process that started this one
     """
+    # The board shows what becomes of servers.
+    logging.getLogger("redlock_cluster").addHandler(logging.NullHandler())
     chance = random.Random(number)
 
     def wanted() -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from redlock_cluster.testing.model.keyspace import Keyspace
-from redlock_cluster.testing.model.replies import OUT_OF_MEMORY, Reply, invalidation
+from redlock_cluster.testing.model.replies import OUT_OF_MEMORY, Push, Reply, encode, invalidation
 from redlock_cluster.testing.model.versions import ModelVersion
 
 __all__ = ["DATABASES", "Command", "Core", "Run", "Session", "Words"]
@@ -38,6 +38,7 @@ class Command:
     grows: it may need memory, so a full server refuses it
     all_keys: its keys are all words from the second on; else the second word
     scriptable: scripts may call it
+    subscribed: a RESP2 connection that has subscriptions may send it
     known: whether a version has it
     """
 
@@ -49,6 +50,7 @@ class Command:
     grows: bool = False
     all_keys: bool = False
     scriptable: bool = True
+    subscribed: bool = False
     known: Callable[[ModelVersion], bool] = lambda version: True
 
     def keys(self, words: Words) -> Words:
@@ -62,8 +64,11 @@ class Session:
 
     push: gets bytes that nobody asked for
     killed: called when the server closes the connection
-    early, pending: its own pushes before and after the reply of the running command; None: everything changed
+    channels: those that it subscribed to, in that order
+    early: its own pushes that the running command sends before its reply
+    messages, pending: those that it sends behind its reply: published messages, then what changed
     declared: the keys that the running script declared; None while no script runs
+    wrote: that script has written, so a full server lets it grow
     """
 
     id: int
@@ -78,9 +83,12 @@ class Session:
     optout: bool = False
     noloop: bool = False
     caching: bool = False
-    early: list[bytes | None] = field(default_factory=list)
-    pending: list[bytes | None] = field(default_factory=list)
+    channels: dict[bytes, None] = field(default_factory=dict)
+    early: list[bytes] = field(default_factory=list)
+    messages: list[bytes] = field(default_factory=list)
+    pending: list[bytes] = field(default_factory=list)
     declared: list[bytes] | None = None
+    wrote: bool = False
     closed: bool = False
 
 
@@ -114,14 +122,18 @@ class Core:
         self.started_us = self.now_us
         self.databases = [Keyspace(self._time, self._touched) for _ in range(DATABASES)]
         self.sessions: dict[int, Session] = {}
+        self.subscribers: dict[bytes, dict[int, Session]] = {}
         self.scripts: dict[bytes, bytes] = {}
         self.current: Session | None = None
         self.table: dict[bytes, dict[int, None]] = {}
         self.last_id = 0
 
-    def refusal(self, command: Command) -> bytes | None:
-        """Why a command is not executed as the server is now."""
-        if self.full and command.grows:
+    def refusal(self, command: Command, wrote: bool = False) -> bytes | None:
+        """Why a command is not executed as the server is now.
+
+        wrote: it is of a script that has written before
+        """
+        if self.full and command.grows and not wrote:
             return OUT_OF_MEMORY
         return _READONLY if self.replica and command.writes else None
 
@@ -156,8 +168,39 @@ class Core:
             if session.tracking:
                 self._notify(session, None, before_reply)
 
+    def subscribe(self, session: Session, channel: bytes) -> None:
+        """From now on the session gets what is published on the channel."""
+        session.channels[channel] = None
+        self.subscribers.setdefault(channel, {})[session.id] = session
+
+    def unsubscribe(self, session: Session, channel: bytes) -> None:
+        """Ends a subscription, if there is one."""
+        if channel in session.channels:
+            del session.channels[channel]
+            del self.subscribers[channel][session.id]
+            if not self.subscribers[channel]:
+                del self.subscribers[channel]
+
+    def publish(self, channel: bytes, message: bytes) -> int:
+        """Sends a message to all subscribers of a channel.
+
+        The running session's own stands behind its reply since Redis 7.2, before it in older versions.
+
+        Returns how many get it.
+        """
+        receivers = list(self.subscribers.get(channel, {}).values())
+        for session in receivers:
+            push = encode(Push([b"message", channel, message]), session.resp)
+            if session is self.current:
+                (session.messages if self.version.since_7_2 else session.early).append(push)
+            else:
+                session.push(push)
+        return len(receivers)
+
     def drop(self, session: Session) -> None:
         """Ends a session without notice."""
+        for channel in list(session.channels):
+            self.unsubscribe(session, channel)
         session.closed = True
         self.sessions.pop(session.id, None)
 
@@ -172,7 +215,9 @@ class Core:
                 self._notify(session, key)
 
     def _notify(self, session: Session, key: bytes | None, early: bool = False) -> None:
+        if session.resp != 3:
+            return
         if session is self.current:
-            (session.early if early else session.pending).append(key)
-        elif session.resp == 3:
+            (session.early if early else session.pending).append(invalidation(key))
+        else:
             session.push(invalidation(key))

@@ -1,10 +1,14 @@
-"""Commands on keys of any type: existence, deletion, expiry, flushing."""
+"""Commands on keys of any type: existence, deletion, expiry, iteration, flushing."""
 
 from __future__ import annotations
 
+import re
+from binascii import crc32
+from functools import lru_cache
+
 from redlock_cluster.testing.model.core import Core, Session
 from redlock_cluster.testing.model.keyspace import type_name
-from redlock_cluster.testing.model.registry import command
+from redlock_cluster.testing.model.registry import command, integer
 from redlock_cluster.testing.model.replies import OK, SYNTAX, CommandError, Reply, Status
 from redlock_cluster.testing.model.strings import absolute
 
@@ -119,6 +123,64 @@ def _expireat(core: Core, session: Session, words: list[bytes]) -> Reply:
     return _expiry(core, session, words, b"EXAT")
 
 
+@command("SCAN", -2)
+def _scan(core: Core, session: Session, words: list[bytes]) -> Reply:
+    """A cursor is the hash at which the next page begins, so keys that stay are seen whatever comes and goes."""
+    cursor = _cursor(words[1])
+    count, pattern, kind = _scan_options(words[2:])
+    found = sorted((crc32(key) + 1, key, value) for key, value in core.database(session).items())
+    page = [item for item in found if item[0] >= cursor]
+    end = next((item[0] for item in page[count:] if item[0] > page[count - 1][0]), 0)
+    taken = [item for item in page if not end or item[0] < end]
+    return [b"%d" % end, [key for _, key, value in taken if pattern.fullmatch(key) and kind in (b"", type_name(value))]]
+
+
+def _cursor(word: bytes) -> int:
+    if not word.isdigit():
+        raise CommandError(b"ERR invalid cursor")
+    return int(word)
+
+
+def _scan_options(words: list[bytes]) -> tuple[int, re.Pattern[bytes], bytes]:
+    """Of `[MATCH pattern] [COUNT count] [TYPE type]`: the count, the pattern, the type."""
+    count, pattern, kind, rest = 10, b"*", b"", list(words)
+    while rest:
+        name = rest.pop(0).upper()
+        if name not in (b"MATCH", b"COUNT", b"TYPE") or not rest:
+            raise CommandError(SYNTAX)
+        word = rest.pop(0)
+        if name == b"COUNT":
+            count = integer(word)
+            if count < 1:
+                raise CommandError(SYNTAX)
+        elif name == b"MATCH":
+            pattern = word
+        else:
+            kind = word.lower()
+    return count, _glob(pattern), kind
+
+
+@lru_cache(maxsize=64)
+def _glob(pattern: bytes) -> re.Pattern[bytes]:
+    """A pattern with `*`, `?`, `[a-z]`, `[^a-z]` and backslashes before what stands for itself, as servers match it."""
+    parts = re.findall(rb"\\(?s:.)|\[(?:\\(?s:.)|[^\]\\])*\]?|(?s:.)", pattern)
+    return re.compile(b"".join(map(_glob_part, parts)), re.DOTALL)
+
+
+def _glob_part(part: bytes) -> bytes:
+    if part == b"*":
+        return b".*"
+    if part == b"?":
+        return b"."
+    if part.startswith(b"[") and len(part) > 1:
+        negated, inside = part[1:2] == b"^", part[1:].removeprefix(b"^").removesuffix(b"]")
+        items = re.findall(rb"((?:\\)?(?s:.))(?:-((?:\\)?(?s:.)))?", inside)
+        ranges = [sorted((low[-1:], (high or low)[-1:])) for low, high in items]
+        inner = b"".join(re.escape(low) + b"-" + re.escape(high) for low, high in ranges)
+        return b"[" + (b"^" if negated else b"") + inner + b"]" if inner else (b"." if negated else b"(?!)")
+    return re.escape(part[-1:])
+
+
 @command("DBSIZE", 1)
 def _dbsize(core: Core, session: Session, words: list[bytes]) -> Reply:
     return len(core.database(session))
@@ -126,21 +188,22 @@ def _dbsize(core: Core, session: Session, words: list[bytes]) -> Reply:
 
 @command("FLUSHALL", -1, writes=True)
 def _flushall(core: Core, session: Session, words: list[bytes]) -> Reply:
-    return _flush(core, range(len(core.databases)), words[1:])
+    return _flush(core, session, range(len(core.databases)), words[1:])
 
 
 @command("FLUSHDB", -1, writes=True)
 def _flushdb(core: Core, session: Session, words: list[bytes]) -> Reply:
-    return _flush(core, range(session.database, session.database + 1), words[1:])
+    return _flush(core, session, range(session.database, session.database + 1), words[1:])
 
 
-def _flush(core: Core, which: range, modes: list[bytes]) -> Reply:
+def _flush(core: Core, session: Session, which: range, modes: list[bytes]) -> Reply:
     mode = modes[0].upper() if modes else b"SYNC"
     if len(modes) > 1 or mode not in (b"SYNC", b"ASYNC"):
         raise CommandError(SYNTAX)
     for index in which:
         core.databases[index].clear()
-    core.everything_changed(before_reply=core.version.flushes_first and mode == b"SYNC")
+    by_script = session.declared is not None
+    core.everything_changed(before_reply=core.version.flushes_first and mode == b"SYNC" and not by_script)
     return OK
 
 

@@ -7,7 +7,7 @@ from functools import cache
 
 from redlock_cluster.testing.model.core import Command, Core, Run, Session, Words
 from redlock_cluster.testing.model.keyspace import Hash, SortedSet
-from redlock_cluster.testing.model.replies import WRONG_TYPE, CommandError
+from redlock_cluster.testing.model.replies import WRONG_TYPE, CommandError, Reply
 from redlock_cluster.testing.model.versions import ModelVersion
 
 __all__ = ["Command", "Run", "command", "commands_of", "find", "hash_at", "integer", "sorted_set_at", "string_at"]
@@ -29,12 +29,15 @@ def command(
     grows: bool = False,
     all_keys: bool = False,
     scriptable: bool = True,
+    subscribed: bool = False,
     known: Callable[[ModelVersion], bool] = lambda version: True,
 ) -> Callable[[Run], Run]:
     """Adds a function to the table under that name; the arguments are those of `Command`."""
 
     def register(run: Run) -> Run:
-        _COMMANDS.append(Command(name.lower().encode(), run, arity, reads, writes, grows, all_keys, scriptable, known))
+        _COMMANDS.append(
+            Command(name.lower().encode(), run, arity, reads, writes, grows, all_keys, scriptable, subscribed, known)
+        )
         return run
 
     return register
@@ -75,11 +78,16 @@ def _subcommand(core: Core, words: Words) -> Command:
     if found is not None and fits:
         return found
     if not core.version.since_7:
-        text = b"ERR Unknown subcommand or wrong number of arguments for '%b'. Try %b HELP."
-        raise CommandError(text % (words[1][:_SHOWN], container))
+        return Command(container.lower(), _no_subcommand, -2, scriptable=False)
     if found is not None:
         raise CommandError(b"ERR wrong number of arguments for '%b' command" % found.name)
     raise CommandError(b"ERR unknown subcommand '%b'. Try %b HELP." % (words[1][:_SHOWN], container))
+
+
+def _no_subcommand(core: Core, session: Session, words: Words) -> Reply:
+    """What a container answers before Redis 7, where it is one command that looks at its second word itself."""
+    text = b"ERR Unknown subcommand or wrong number of arguments for '%b'. Try %b HELP."
+    raise CommandError(text % (words[1][:_SHOWN], words[0].upper()))
 
 
 def integer(word: bytes) -> int:

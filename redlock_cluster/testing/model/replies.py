@@ -16,6 +16,8 @@ __all__ = [
     "CommandError",
     "Failure",
     "Pairs",
+    "Push",
+    "Replies",
     "Reply",
     "Status",
     "Verbatim",
@@ -45,6 +47,18 @@ class Verbatim(bytes):
 
 class Pairs(list["Reply"]):
     """Names and values in turn: a map in RESP3, a flat array in RESP2."""
+
+    __slots__ = ()
+
+
+class Push(list["Reply"]):
+    """What a server sends beside its replies: marked as such in RESP3, an ordinary array in RESP2."""
+
+    __slots__ = ()
+
+
+class Replies(list["Reply"]):
+    """Several replies to one command, one after the other."""
 
     __slots__ = ()
 
@@ -89,8 +103,16 @@ def encode(reply: Reply, resp: int, short_floats: bool = True) -> bytes:
     if isinstance(reply, float):
         digits = float_text(reply, short_floats)
         return b",%b\r\n" % digits if resp == 3 else b"$%d\r\n%b\r\n" % (len(digits), digits)
-    head = b"%%%d\r\n" % (len(reply) // 2) if isinstance(reply, Pairs) and resp == 3 else b"*%d\r\n" % len(reply)
-    return head + b"".join(encode(item, resp, short_floats) for item in reply)
+    return _head(reply, resp) + b"".join(encode(item, resp, short_floats) for item in reply)
+
+
+def _head(reply: Sequence[Reply], resp: int) -> bytes:
+    """What stands before the items of a reply."""
+    if isinstance(reply, Replies):
+        return b""
+    if isinstance(reply, Pairs) and resp == 3:
+        return b"%%%d\r\n" % (len(reply) // 2)
+    return (b">%d\r\n" if isinstance(reply, Push) and resp == 3 else b"*%d\r\n") % len(reply)
 
 
 def _text(reply: bytes, resp: int) -> bytes:
@@ -104,14 +126,15 @@ def _text(reply: bytes, resp: int) -> bytes:
 
 
 def invalidation(key: bytes | None) -> bytes:
-    """The push that a key, or with None every key, may have changed."""
-    return b">2\r\n$10\r\ninvalidate\r\n" + (b"_\r\n" if key is None else b"*1\r\n$%d\r\n%b\r\n" % (len(key), key))
+    """The push that a key, or with None every key, may have changed; in RESP3."""
+    return encode(Push([b"invalidate", None if key is None else [key]]), 3)
 
 
 def float_text(number: float, short: bool) -> bytes:
     """A number as servers write it.
 
-    short: with the fewest digits that identify it, else with 17 digits
+    short: with the fewest digits that identify it, else with 17 digits; where two such numbers are equally near (a
+        quarter beside 1.7e15), a server may choose the other one
     """
     if math.isinf(number):
         return b"inf" if number > 0 else b"-inf"

@@ -75,7 +75,7 @@ def _load(core: Core, sha: bytes, source: bytes) -> None:
 
 def _run(core: Core, session: Session, sha: bytes, keys: list[bytes], arguments: list[bytes]) -> Reply:
     database = session.database
-    session.declared = keys
+    session.declared, session.wrote = keys, False
     try:
         return interpreter(core.version).run(sha, keys, arguments, lambda words: _perform(core, session, words))
     except ScriptFailed as failed:
@@ -100,13 +100,16 @@ def _perform(core: Core, session: Session, words: list[bytes]) -> Reply:
     try:
         found = find(core, words)
     except CommandError as error:
+        if core.version.valkey and error.text.startswith(b"ERR unknown subcommand"):
+            raise ScriptFault(error.text) from None
         wording = ARITY if b"wrong number" in error.text else UNKNOWN
         raise ScriptFault(wording.of(core.version)) from None
     if not found.scriptable:
         raise ScriptFault(FORBIDDEN.of(core.version))
-    refusal = core.refusal(found)
+    refusal = core.refusal(found, session.wrote)
     if refusal is not None:
         raise ScriptFault(refusal if core.version.since_7 else b"-" + refusal)
+    session.wrote = session.wrote or found.writes
     try:
         return found.run(core, session, words)
     except CommandError as error:

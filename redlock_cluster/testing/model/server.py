@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from redlock_cluster.testing.model import clients, containers, generic, scripting, session_commands, strings  # noqa: F401
+from redlock_cluster.testing.model import clients, containers, generic, pubsub, scripting, session_commands, strings  # noqa: F401
 from redlock_cluster.testing.model.core import Core, Session
+from redlock_cluster.testing.model.keyspace import Hash, SortedSet
 from redlock_cluster.testing.model.registry import Command, commands_of, find
-from redlock_cluster.testing.model.replies import CommandError, Failure, Reply, encode, invalidation
+from redlock_cluster.testing.model.replies import CommandError, Failure, Reply, encode
 from redlock_cluster.testing.model.versions import VALKEY_9, ModelVersion
 
 __all__ = ["ModelClient", "ModelServer"]
 
 _RUN_ID = "0" * 40
-_BEFORE_AUTH = (b"AUTH", b"HELLO")
 
 
 def _nobody() -> None:
@@ -72,7 +72,8 @@ class ModelServer:
         """Makes a new connection.
 
         push: gets what the server sends unasked because of others' commands or of time
-        killed: called when CLIENT KILL closes this connection; by its own command before `execute` returns the reply
+        killed: called when CLIENT KILL or QUIT closes this connection; by its own command before `execute` returns the
+            reply, which is still to be sent
         """
         core = self._core
         core.last_id += 1
@@ -119,6 +120,21 @@ class ModelServer:
         self._core.tick()
         return {key: value for key, value in self._core.databases[database].items() if isinstance(value, bytes)}
 
+    def hashes(self, database: int = 0) -> dict[bytes, dict[bytes, bytes]]:
+        """The unexpired hashes of a database: a snapshot that changes nothing."""
+        self._core.tick()
+        return {key: dict(value) for key, value in self._core.databases[database].items() if isinstance(value, Hash)}
+
+    def sorted_sets(self, database: int = 0) -> dict[bytes, tuple[dict[bytes, float], int | None]]:
+        """The unexpired sorted sets of a database: scores by member, and when the key expires, milliseconds.
+
+        A snapshot that changes nothing.
+        """
+        self._core.tick()
+        keyspace = self._core.databases[database]
+        found = {key: value for key, value in keyspace.items() if isinstance(value, SortedSet)}
+        return {key: (dict(value.scores), keyspace.end(key)) for key, value in found.items()}
+
 
 class ModelClient:
     """One connection to a model server.
@@ -162,9 +178,12 @@ class ModelClient:
         if session.caching and words[0].upper() != b"CLIENT":
             session.caching = False
         written = encode(reply, session.resp, core.version.since_7_2)
-        if not (session.early or session.pending):
+        if not (session.early or session.messages or session.pending):
             return written
-        return _pushes(session, session.early) + written + _pushes(session, session.pending)
+        written = b"".join([*session.early, written, *session.messages, *session.pending])
+        for pushes in (session.early, session.messages, session.pending):
+            pushes.clear()
+        return written
 
     def close(self) -> None:
         """Closes the connection from the client's side."""
@@ -175,6 +194,7 @@ class ModelClient:
         refusal = core.refusal(found)
         if refusal is not None:
             raise CommandError(refusal)
+        pubsub.check_context(core, session, found)
         try:
             return found.run(core, session, words)
         finally:
@@ -184,17 +204,10 @@ class ModelClient:
     def _found(self, words: list[bytes]) -> Command:
         """The command, if this client may use it. Valkey reports a missing AUTH before any other mistake."""
         core = self._core
-        stranger = not self._session.authenticated and words[0].upper() not in _BEFORE_AUTH
+        stranger = not (self._session.authenticated or session_commands.before_auth(core.version, words[0]))
         if stranger and core.version.valkey:
             raise CommandError(session_commands.NO_AUTH)
         found = find(core, words)
         if stranger:
             raise CommandError(session_commands.NO_AUTH)
         return found
-
-
-def _pushes(session: Session, changed: list[bytes | None]) -> bytes:
-    """Returns the pushes for these keys and empties the list."""
-    written = b"".join(map(invalidation, changed)) if session.resp == 3 else b""
-    changed.clear()
-    return written

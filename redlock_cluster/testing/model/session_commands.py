@@ -5,9 +5,10 @@ from __future__ import annotations
 from redlock_cluster.testing.model.clients import checked
 from redlock_cluster.testing.model.core import DATABASES, Core, Session
 from redlock_cluster.testing.model.registry import command, integer
-from redlock_cluster.testing.model.replies import OK, PONG, SYNTAX, CommandError, Pairs, Reply, Verbatim
+from redlock_cluster.testing.model.replies import OK, PONG, SYNTAX, CommandError, Pairs, Reply, Status, Verbatim
+from redlock_cluster.testing.model.versions import ModelVersion
 
-__all__ = ["NO_AUTH"]
+__all__ = ["NO_AUTH", "before_auth"]
 
 NO_AUTH = b"NOAUTH Authentication required."
 _NO_AUTH_HELLO = (
@@ -19,6 +20,12 @@ _NO_PASSWORD = (
     b"ERR AUTH <password> called without any password configured for the default user. "
     b"Are you sure your configuration is correct?"
 )
+
+
+def before_auth(version: ModelVersion, name: bytes) -> bool:
+    """Whether a client that has not authenticated may send this command."""
+    name = name.upper()
+    return name in (b"AUTH", b"HELLO", b"QUIT") or (name == b"RESET" and version.since_7)
 
 
 def _authenticate(core: Core, session: Session, user: bytes, password: bytes) -> None:
@@ -85,10 +92,29 @@ def _select(core: Core, session: Session, words: list[bytes]) -> Reply:
     return OK
 
 
-@command("PING", -1)
+@command("RESET", 1, scriptable=False, subscribed=True)
+def _reset(core: Core, session: Session, words: list[bytes]) -> Reply:
+    for channel in list(session.channels):
+        core.unsubscribe(session, channel)
+    session.tracking = session.optin = session.optout = session.noloop = session.caching = False
+    session.authenticated = core.password is None
+    session.resp, session.database, session.name = 2, 0, b""
+    return Status(b"RESET")
+
+
+@command("QUIT", -1, scriptable=False, subscribed=True)
+def _quit(core: Core, session: Session, words: list[bytes]) -> Reply:
+    core.drop(session)
+    session.killed()
+    return OK
+
+
+@command("PING", -1, subscribed=True)
 def _ping(core: Core, session: Session, words: list[bytes]) -> Reply:
     if len(words) > 2:
         raise CommandError(b"ERR wrong number of arguments for 'ping' command")
+    if session.resp == 2 and session.channels:
+        return [b"pong", *(words[1:] or [b""])]
     return words[1] if len(words) == 2 else PONG
 
 

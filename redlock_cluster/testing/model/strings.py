@@ -110,7 +110,9 @@ def _set(core: Core, session: Session, words: list[bytes]) -> Reply:
     if options.get or options.condition == b"IFEQ":
         old = string_at(core, session, key)
     refused = _refused(options, old)
-    if not refused:
+    if not refused and end is not None and end <= core.now_ms and core.version.sets_no_past:
+        database.delete(key)
+    elif not refused:
         database.put(key, value, database.end(key) if options.unit == b"KEEPTTL" else end)
     if options.get:
         return old if isinstance(old, bytes) else None
@@ -120,6 +122,12 @@ def _set(core: Core, session: Session, words: list[bytes]) -> Reply:
 @command("GET", 2, reads=True)
 def _get(core: Core, session: Session, words: list[bytes]) -> Reply:
     return string_at(core, session, words[1])
+
+
+@command("MGET", -2, reads=True, all_keys=True)
+def _mget(core: Core, session: Session, words: list[bytes]) -> Reply:
+    values = [core.database(session).get(key) for key in words[1:]]
+    return [value if isinstance(value, bytes) else None for value in values]
 
 
 @command("DELIFEQ", 3, writes=True, known=lambda version: version.deletes_if_equal == "DELIFEQ")

@@ -57,6 +57,11 @@ class ModelVersion:
         return self.number >= (7, 2)
 
     @property
+    def sets_no_past(self) -> bool:
+        """Valkey 9: a SET whose time is over deletes the key at once; elsewhere the key is made and then expires."""
+        return self.valkey and self.number >= (9,)
+
+    @property
     def flushes_first(self) -> bool:
         """Redis 8: the null push of an own flush comes before its reply."""
         return not self.valkey and self.number >= (8,)

@@ -13,8 +13,9 @@ starved or swapped out. A dead process never runs again, not even its `finally`.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextvars import Context, ContextVar, copy_context
 from heapq import heappop, heappush
 from itertools import count
@@ -150,6 +151,12 @@ class VirtualLoop(_Base):
         self._ready.append(call)
         return call
 
+    def call_soon_threadsafe(
+        self, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
+    ) -> asyncio.Handle:
+        """The same: there is one thread."""
+        return self.call_soon(callback, *args, context=context)
+
     def call_later(
         self,
         delay: float,
@@ -178,6 +185,8 @@ class VirtualLoop(_Base):
         if asyncio._get_running_loop() is not None:
             raise RuntimeError("another loop is running in this thread")
         self._running = True
+        hooks = sys.get_asyncgen_hooks()
+        sys.set_asyncgen_hooks(finalizer=self._left)
         asyncio._set_running_loop(self)
         try:
             while not self._stopping:
@@ -185,6 +194,11 @@ class VirtualLoop(_Base):
         finally:
             self._running = self._stopping = False
             asyncio._set_running_loop(None)
+            sys.set_asyncgen_hooks(*hooks)
+
+    def _left(self, generator: AsyncGenerator[Any, None]) -> None:
+        """Nobody refers any more to a generator that has not ended: ends it, as asyncio does."""
+        self.call_soon(self.create_task, generator.aclose())
 
     def _turn(self) -> None:
         """Runs what is ready or due; if nothing is ready, time first jumps to the next timer."""
@@ -246,7 +260,7 @@ class VirtualLoop(_Base):
         self._timers.clear()
 
     async def shutdown_asyncgens(self) -> None:
-        """Does nothing: asynchronous generators are left to the garbage collector."""
+        """Does nothing: asynchronous generators end when nobody refers to them."""
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:
         """Does nothing: there are no threads."""

@@ -20,7 +20,7 @@ import hiredis
 from redlock_cluster.options import ServerOptions
 from redlock_cluster.testing.simulation.loop import VirtualLoop
 
-__all__ = ["Connection", "Host", "Network", "Pipe", "Service", "Session", "SimulatedDialer"]
+__all__ = ["NOBODY", "Connection", "Host", "Network", "Pipe", "Service", "Session", "SimulatedDialer"]
 
 NOBODY = Context()
 """Where the network's own call-backs run: they belong to no process."""
@@ -30,7 +30,7 @@ class Session(Protocol):
     """What a server keeps for one client."""
 
     def execute(self, words: list[bytes]) -> bytes:
-        """Executes one command and returns its whole reply in RESP."""
+        """Executes one command and returns its whole reply in RESP, with the pushes around it."""
 
     def close(self) -> None:
         """The client has ended."""
@@ -43,7 +43,7 @@ class Service(Protocol):
         """Begins a session for a new client.
 
         push: sends it bytes unasked
-        killed: called when another client ends it
+        killed: called when the server ends it; while it executes a command, the reply is sent before the end
         """
 
 
@@ -133,6 +133,7 @@ class Connection(asyncio.Transport):
         self._context = copy_context()
         self._loop = network.loop
         self._reader = hiredis.Reader()
+        self._serving = False
         self.session: Session | None = host.service.connect(self._push, self._killed)
         self.to_server = Pipe(network.loop, host.delay, self._at_server)
         self.to_client = Pipe(network.loop, host.delay, self._at_client)
@@ -222,23 +223,30 @@ class Connection(asyncio.Transport):
             return
         self._reader.feed(data)
         replies = []
+        self._serving = True
         while self.session is not None and (words := self._reader.gets()) is not False:
             if not isinstance(words, list):
                 raise TypeError("a client sends commands: arrays of bulk strings")
             reply = self.session.execute(words)
             replies.append(reply)
             self.network.executed(self, words, reply)
+        self._serving = False
         if replies:
-            for part in self.network.parts(b"".join(replies)):
-                self.to_client.send(part)
+            self._push(b"".join(replies))
+        if self.session is None:
+            self.to_client.send(None)
+        if self.host.on_served is not None:
+            self.host.on_served()
 
     def _push(self, data: bytes) -> None:
-        self.to_client.send(data)
+        for part in self.network.parts(data):
+            self.to_client.send(part)
 
     def _killed(self) -> None:
         self.session = None
         self._forget()
-        self.to_client.send(None)
+        if not self._serving:  # else by its own command, whose reply is sent first
+            self.to_client.send(None)
 
     # --- what may happen to it -------------------------------------------------------------------------------------
 
@@ -298,6 +306,7 @@ class Host:
     up: a connection to it can be made
     frozen: it accepts connections and bytes but answers nothing
     slow: seconds added to each delay from and to it
+    on_served: called when it has executed what it read from a connection
     """
 
     def __init__(self, network: Network, name: str, service: Service) -> None:
@@ -305,6 +314,7 @@ class Host:
         self.up = True
         self.frozen = False
         self.slow = 0.0
+        self.on_served: Callable[[], None] | None = None
         self._inbox: dict[int, list[tuple[Connection, bytes | None]]] = {}
 
     def delay(self) -> float:

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from redlock_cluster.aio import AsyncSupervisor
 from redlock_cluster.engine.deployments import Deployments
+from redlock_cluster.engine.engine import Engine
 from redlock_cluster.options import Options
 from redlock_cluster.options.file import load_options
 from redlock_cluster.testing.model import VALKEY_9, ModelServer, ModelVersion
 from redlock_cluster.testing.simulation.clocks import MachineClock
 from redlock_cluster.testing.simulation.entropy import SeededEntropy, stream
 from redlock_cluster.testing.simulation.loop import Process, VirtualLoop
-from redlock_cluster.testing.simulation.network import Network
+from redlock_cluster.testing.simulation.network import NOBODY, Network
 from redlock_cluster.wire.ports import Clock, Ports
 
 __all__ = ["SimulatedClient", "SimulatedServer", "Simulation"]
 
 T = TypeVar("T")
 
+_SWEEP: Final = 0.1
+"""Seconds from one look for expired keys to the next: servers look ten times a second (`hz 10`)."""
+
 
 class SimulatedServer:
-    """A model server on a host of the network, with a clock of its own.
+    """A model server on a host of the network, with a clock of its own; it finds by itself what has expired.
 
     name: `host:port`
     clock: its `wall` is the server's time
@@ -37,6 +42,9 @@ class SimulatedServer:
         self._runs = 1
         self.model = ModelServer(clock.wall, version, run_id=self._run_id())
         self.host = network.add(name, self.model)
+        self.host.on_served = self._arm
+        self._loop = network.loop
+        self._sweep: asyncio.TimerHandle | None = None
 
     def _run_id(self) -> str:
         return f"{self.name.encode().hex()}{self._runs:x}".rjust(40, "0")[-40:]
@@ -57,6 +65,7 @@ class SimulatedServer:
         self._runs += 1
         self.model.restart(keep_memory, self._run_id())
         self.host.start()
+        self._arm()
 
     def freeze(self) -> None:
         """From now on it accepts connections and bytes and answers nothing."""
@@ -65,6 +74,25 @@ class SimulatedServer:
     def thaw(self) -> None:
         """It continues with what has arrived meanwhile."""
         self.host.thaw()
+        self._arm()
+
+    def _arm(self) -> None:
+        """Plans the first look after the next key has expired."""
+        due = self.model.next_expiry()
+        if due is None:
+            return
+        over = self._loop.time() + max(due - self.clock.wall(), 0.0) / self.clock.rate
+        when = (math.floor(over / _SWEEP) + 1) * _SWEEP
+        if self._sweep is None or when < self._sweep.when():
+            if self._sweep is not None:
+                self._sweep.cancel()
+            self._sweep = self._loop.call_at(when, self._look, context=NOBODY)
+
+    def _look(self) -> None:
+        self._sweep = None
+        if self.host.up and not self.host.frozen:
+            self.model.advance()
+            self._arm()
 
 
 class SimulatedClient:
@@ -82,6 +110,11 @@ class SimulatedClient:
         entropy = SeededEntropy(stream(world.seed, f"client {name}"))
         self._deployments = Deployments(options, Ports(view, world.network.dialer(name), entropy))
         self.supervisor = AsyncSupervisor.over(self._deployments, self._deployments.options.default)
+
+    @property
+    def engine(self) -> Engine | None:
+        """The supervisor's engine, as long as it is started; for the library's own tests."""
+        return self._deployments.engines.get(self._deployments.options.default)
 
     def spawn(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Runs a coroutine in the client's process."""

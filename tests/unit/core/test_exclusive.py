@@ -7,6 +7,7 @@ import pytest
 
 from redlock_cluster.core.dialect import SCRIPTED, Dialect
 from redlock_cluster.core.exclusive import EXCLUSIVE
+from redlock_cluster.core.queue import side_keys
 from redlock_cluster.core.replies import FORESEEN
 from redlock_cluster.core.token import Token
 from redlock_cluster.core.votes import Vote
@@ -32,7 +33,7 @@ def words(command: bytes) -> list[bytes]:
 
 def test_acquiring_names_the_holder_where_the_server_can() -> None:
     modern, old = Dialect(True, False, None), Dialect(False, False, None)
-    assert words(EXCLUSIVE.acquire(modern, KEY, TOKEN, 10_000, False)[0]) == [
+    assert words(EXCLUSIVE.acquire(modern, KEY, TOKEN, 10_000, 0, False)[0]) == [
         b"SET",
         KEY,
         TOKEN,
@@ -41,7 +42,14 @@ def test_acquiring_names_the_holder_where_the_server_can() -> None:
         b"PX",
         b"10000",
     ]
-    assert words(EXCLUSIVE.acquire(old, KEY, TOKEN, 10_000, False)[0]) == [b"SET", KEY, TOKEN, b"NX", b"PX", b"10000"]
+    assert words(EXCLUSIVE.acquire(old, KEY, TOKEN, 10_000, 0, False)[0]) == [
+        b"SET",
+        KEY,
+        TOKEN,
+        b"NX",
+        b"PX",
+        b"10000",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -49,12 +57,12 @@ def test_acquiring_names_the_holder_where_the_server_can() -> None:
     [
         ("DELIFEQ", [b"DELIFEQ", KEY, TOKEN]),
         ("DELEX", [b"DELEX", KEY, b"IFEQ", TOKEN]),
-        (None, [b"EVALSHA", RELEASE.sha, b"1", KEY, TOKEN]),
+        (None, [b"EVALSHA", RELEASE.sha, b"4", *side_keys(KEY), TOKEN, b"", b"0"]),
     ],
 )
 def test_releasing_compares_in_one_command(native: str | None, expected: list[bytes]) -> None:
     dialect = Dialect(True, True, native)  # type: ignore[arg-type]
-    assert words(EXCLUSIVE.release(dialect, KEY, TOKEN, False)[0]) == expected
+    assert words(EXCLUSIVE.release(dialect, KEY, TOKEN, False, False)[0]) == expected
 
 
 def test_extending_compares_in_one_command() -> None:
@@ -77,12 +85,39 @@ def test_a_script_in_full_has_the_same_keys_and_arguments() -> None:
 @pytest.mark.parametrize("dialect", DIALECTS, ids=str)
 def test_the_foreseen_reply_is_the_one_that_counts_for(dialect: Dialect) -> None:
     asked = {
-        EXCLUSIVE.acquire(dialect, KEY, TOKEN, 5, False)[1]: lambda reply: EXCLUSIVE.acquired(dialect, reply),
+        EXCLUSIVE.acquire(dialect, KEY, TOKEN, 5, 0, False)[1]: lambda reply: EXCLUSIVE.acquired(dialect, reply),
         EXCLUSIVE.extend(dialect, KEY, TOKEN, 5, False)[1]: EXCLUSIVE.extended,
-        EXCLUSIVE.release(dialect, KEY, TOKEN, False)[1]: EXCLUSIVE.released,
+        EXCLUSIVE.release(dialect, KEY, TOKEN, False, False)[1]: EXCLUSIVE.released,
         EXCLUSIVE.inspect(dialect, KEY, False)[1]: EXCLUSIVE.inspected,
     }
     for foreseen, read in asked.items():
         for text, reply in FORESEEN.items():
             if text == foreseen:
                 assert read(reply).vote is Vote.FOR
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        [],
+        [b"", -2, 1, b"5"],
+        [b"", -2, 1, b"5", b"5", b"5"],
+        [None, -2, 1, b"5", b"5"],
+        [b"", b"-2", 1, b"5", b"5"],
+        [b"", -2, None, b"5", b"5"],
+        [b"", -2, 1, b"-5", b"5"],
+        [b"", -2, 1, b"5", b"1e3"],
+        [b"", -2, 1, b"5", b"9" * 400],
+        [b"", -2, 1, b"9" * 5000, b"5"],
+        [b"", -2, 1, 5, 5],
+        3,
+        True,
+        b"OK",
+        None,
+    ],
+    ids=lambda reply: repr(reply)[:40],
+)
+def test_a_reply_that_no_server_gives_to_a_take_is_none(reply: object) -> None:
+    answer = EXCLUSIVE.taken(Dialect(True, True, "DELIFEQ"), reply)
+    assert answer.vote is Vote.ABSENT
+    assert not answer.possible

@@ -14,7 +14,7 @@ TTL_MS = 10_000
 
 
 def lease(valid_until: float = 10.0) -> LeaseRecord:
-    return LeaseRecord("r", b"k", Token(b"t"), EXCLUSIVE, TTL_MS, valid_until, 0b111, None, None)
+    return LeaseRecord("r", b"k", Token(b"t"), EXCLUSIVE, TTL_MS, valid_until, 0.0, 0b111, None)
 
 
 class Votes:
@@ -257,3 +257,37 @@ def test_aliases_that_nobody_keeps_leave_a_record_what_it_knows_itself() -> None
     extend(one, 1.0, 21.0)
     one.join(lambda: None)
     assert (one.state(1.0), one.remaining(1.0)) == (H, 20.0)
+
+
+def test_server_that_took_it_again_may_hold_it_whatever_it_answers_later() -> None:
+    """Two looks overlap: the second finds the first one's vote taken already, and a round begun earlier lacks it."""
+    record = LeaseRecord("r", b"k", Token(b"t"), EXCLUSIVE, TTL_MS, 10.0, 0.0, 0b011, None)
+    record.retake(2)
+    record.retake(2)
+    record.retaken(2, True)
+    record.retaken(2, False)  # it holds it already
+    record.looked(VOTES, Outcome.DONE, 1.0)
+    assert record.may_hold() == 0b111
+    assert record.surrender() == 0b111
+    assert record.surrender() == 0
+
+
+class Won(Votes):
+    """The round that won a lease on three servers."""
+
+    granted, answered, declined = 0b011, 0b011, 0b000
+
+
+def test_the_acquisition_is_forgotten_once_all_have_answered_it_and_an_extension_says_more() -> None:
+    won = Won()
+    record = LeaseRecord("r", b"k", Token(b"t"), EXCLUSIVE, TTL_MS, 10.0, 0.0, 0b111, won)
+    record.extended(VOTES, Outcome.UNKNOWN, 1.0, 11.0, TTL_MS)
+    record.extended(VOTES, Outcome.DONE, 2.0, 12.0, TTL_MS)
+    assert record.acquired is won, "the third server has not answered"
+    assert (record.may_hold(), record.unanswered()) == (0b111, 0b100)
+    won.declined = 0b100
+    assert (record.may_hold(), record.unanswered()) == (0b011, 0b100)
+    record.extended(VOTES, Outcome.DONE, 3.0, 13.0, TTL_MS)
+    assert record.acquired is None
+    assert (record.may_hold(), record.unanswered()) == (0b011, 0)
+    assert record.ballot is VOTES

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from redlock_cluster.core.queue import SIDE_KEYS
 from redlock_cluster.core.resource import MAX_RESOURCE_BYTES, resource_bytes, resource_text
 
 
@@ -14,7 +15,7 @@ def test_text_and_its_utf8_are_the_same_resource(text: str) -> None:
     assert resource_bytes(text) == resource_bytes(text.encode()) == text.encode()
 
 
-ANY_BYTES = st.binary(min_size=1, max_size=64) | st.builds(
+ANY_BYTES = st.binary(min_size=1, max_size=64).filter(lambda data: not data.endswith(SIDE_KEYS)) | st.builds(
     lambda part, length: (part * length)[:length],
     st.binary(min_size=1, max_size=4),
     st.sampled_from([255, 4096, MAX_RESOURCE_BYTES - 1, MAX_RESOURCE_BYTES]),
@@ -28,6 +29,7 @@ def test_any_bytes_survive_the_way_through_text(data: bytes) -> None:
 
 @given(st.text(st.characters(), min_size=1, max_size=64))
 def test_any_text_has_a_normal_form_that_is_stable(text: str) -> None:
+    assume(not text.endswith(tuple(end.decode() for end in SIDE_KEYS)))
     data = resource_bytes(text)
     assert resource_bytes(resource_text(data)) == data
     assert resource_text(text) == text
@@ -69,3 +71,11 @@ def test_64_kib_is_the_most() -> None:
         with pytest.raises(ValueError, match="65536") as caught:
             resource_bytes(text)
         assert len(str(caught.value)) < 100
+
+
+@pytest.mark.parametrize("end", SIDE_KEYS)
+def test_names_of_side_keys_are_refused(end: bytes) -> None:
+    for resource in (b"x" + end, end):
+        with pytest.raises(ValueError, match=end.decode()):
+            resource_bytes(resource)
+    assert resource_bytes(end + b"x") == end + b"x"

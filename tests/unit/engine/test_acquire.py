@@ -7,10 +7,11 @@ import asyncio
 import pytest
 
 from redlock_cluster import ClosedError, Contended, Err, Ok, QuorumUnavailable
+from redlock_cluster.lua import TAKE
 from redlock_cluster.wire import connection as connection_module
 from redlock_cluster.wire.forks import Generation
 
-from .scripted import NIL, OK, ONE, REDIS_6, REDIS_8_4, Clock, Entropy, Group, bulk, turns
+from .scripted import NIL, OK, ONE, REDIS_6, REDIS_8_4, Clock, Entropy, Group, Wire, bulk, turns
 
 KEY = b"redlock:r"
 OTHER = b"f" * 22 + b"@other:1"
@@ -26,6 +27,18 @@ def set_command(number: int) -> list[bytes]:
 
 def release(number: int) -> list[bytes]:
     return [b"DELIFEQ", KEY, token(number)]
+
+
+def said_to_lock(wire: Wire) -> list[bytes]:
+    """The tokens with which a server was asked for the lock, by command or script."""
+    sets = [(words[0], words[2]) for words in wire.commands if words[0] == b"SET"]
+    takes = [(words[0], words[7]) for words in wire.commands if words[1] == TAKE.sha]
+    return [word for _, word in sets + takes]
+
+
+def refused_by_queue(rank: int) -> bytes:
+    """What take.lua says when somebody holds the lock for another minute."""
+    return b"*5\r\n%b:60000\r\n:%d\r\n%b" % (bulk(OTHER), rank, 2 * bulk(b"1700000000000000"))
 
 
 async def test_set_leaves_for_all_servers_in_one_turn_and_one_write() -> None:
@@ -54,7 +67,7 @@ async def test_the_quorum_decides_and_stragglers_still_count_into_held_on() -> N
         assert [str(v.vote.value) for v in lease.votes if v.vote] == ["for"] * 4 + ["against"]
 
 
-async def test_a_lost_attempt_is_released_everywhere_it_was_sent_before_the_verdict() -> None:
+async def test_a_lost_attempt_is_released_where_it_was_granted_before_the_verdict_and_where_it_is_later() -> None:
     async with Group(5) as group:
         task = asyncio.create_task(group.supervisor.lock("r", 10, wait=0))
         await turns()
@@ -65,8 +78,8 @@ async def test_a_lost_attempt_is_released_everywhere_it_was_sent_before_the_verd
         assert group.commands() == [[set_command(1)]] * 5
         group.now[3].reply(b"-OOM command not allowed\r\n")
         await turns()
-        given_back, declined = [set_command(1), release(1)], [set_command(1)]
-        sent = [given_back, given_back, declined, declined, given_back]  # the error proves that nothing was set
+        given_back, rest = [set_command(1), release(1)], [set_command(1)]
+        sent = [given_back, rest, rest, rest, rest]  # where somebody holds it, or an error proves it, nothing was set
         assert group.commands() == sent
         assert not task.done()  # the last vote tells contention from an outage
         group.now[4].reply(bulk(OTHER))
@@ -75,6 +88,47 @@ async def test_a_lost_attempt_is_released_everywhere_it_was_sent_before_the_verd
         assert isinstance(refused.error, Contended)
         assert "OOM command not allowed" in str(refused.error)
         assert group.commands() == sent
+
+
+@pytest.mark.parametrize("late", ["granted", "held", "an error", "no answer in time", "broken"])
+async def test_a_vote_that_comes_after_the_loss_is_given_back_unless_it_holds_nothing(late: str) -> None:
+    async with Group(5) as group:
+        task = asyncio.create_task(group.supervisor.lock("r", 10, wait=0))
+        await turns()
+        for wire in group.now[:3]:
+            wire.reply(bulk(OTHER))
+        assert await task == Err("lock_failure")
+        assert group.commands() == [[set_command(1)]] * 5
+        last = group.now[4]
+        if late == "granted":
+            last.reply(NIL)
+        elif late == "held":
+            last.reply(bulk(OTHER))
+        elif late == "an error":
+            last.reply(b"-ERR no\r\n")
+        elif late == "no answer in time":
+            await asyncio.sleep(0.3)
+        else:
+            last.break_off()
+            last = await group.reconnected(4, 2)
+            assert last.commands[-1] == release(1)
+            return
+        await turns()
+        assert last.commands == [set_command(1)] + ([] if late == "held" else [release(1)])
+
+
+async def test_a_grant_that_came_after_its_time_out_is_released_once() -> None:
+    async with Group(3) as group:
+        task = asyncio.create_task(group.supervisor.lock("r", 10, wait=0))
+        await turns()
+        for wire in group.now[:2]:
+            wire.reply(bulk(OTHER))
+        assert await task == Err("lock_failure")
+        last = group.now[2]
+        await asyncio.sleep(0.3)
+        last.reply(NIL + ONE)
+        await turns()
+        assert last.commands == [set_command(1), release(1)]
 
 
 async def test_servers_that_were_not_asked_say_so() -> None:
@@ -92,20 +146,17 @@ async def test_servers_that_were_not_asked_say_so() -> None:
 
 
 async def test_every_attempt_has_a_token_of_its_own() -> None:
-    async with Group(3, max_retry=2) as group:
+    async with Group(3, max_retry=2, retry_interval="3s") as group:
         task = asyncio.create_task(group.supervisor.lock("r", 10))
+        tokens = []
         for attempt in range(1, 4):
-            await group.when(lambda sent=2 * attempt - 1: len(group.now[0].commands) == sent)
-            assert [wire.commands[-1] for wire in group.now] == [set_command(attempt)] * 3
+            await group.when(lambda sent=attempt: len(said_to_lock(group.now[0])) == sent)
+            tokens += [said_to_lock(wire)[-1] for wire in group.now]
             for wire in group.now:
-                wire.reply(bulk(OTHER))
+                wire.reply(bulk(OTHER) if attempt == 1 else refused_by_queue(1))
             await turns()
-            assert [wire.commands[-1] for wire in group.now] == [release(attempt)] * 3
-            for wire in group.now:
-                wire.reply(b":0\r\n")
-        assert await task == Err("lock_failure")
-        await turns(20)
-        assert [len(wire.commands) for wire in group.now] == [6] * 3
+        assert tokens == [token(number) for number in (1, 1, 1, 2, 2, 2, 3, 3, 3)]
+        task.cancel()
 
 
 async def test_a_quorum_that_comes_after_the_validity_is_unavailable_and_given_back() -> None:
@@ -308,10 +359,10 @@ async def test_an_attempt_that_was_given_back_is_not_sent_in_full() -> None:
         group.now[2].reply(b"-ERR no\r\n")
         await turns()
         late = group.now[3]
-        assert late.commands == [set_command(1), release(1)]
+        assert late.commands == [set_command(1)]
         late.reply(b"-NOSCRIPT no\r\n")
         await turns()
-        assert late.commands == [set_command(1), release(1)]
+        assert late.commands == [set_command(1)]
         group.now[4].reply(bulk(OTHER))
         assert await task == Err("lock_failure")
 
@@ -337,10 +388,14 @@ async def test_in_a_fork_that_goes_on_with_the_loop_nobody_tries_again(monkeypat
     async with Group(3) as group:
         task = asyncio.create_task(group.supervisor.lock("r", 10, wait=None))
         await turns()
-        for wire in group.now:
-            wire.reply(bulk(OTHER))
+        for reply in (bulk(OTHER), refused_by_queue(1)):
+            for wire in group.now:
+                wire.reply(reply)
+            await turns()
+        sent = group.commands()
+        assert [len(commands) for commands in sent] == [2] * 3
         with monkeypatch.context() as child:
             child.setattr(Generation, "number", Generation.number + 1)
             with pytest.raises(ClosedError):
                 await task
-        assert group.commands() == [[set_command(1), release(1)]] * 3
+        assert group.commands() == sent

@@ -101,6 +101,36 @@ async def test_a_lease_that_another_engine_found_lost_is_lost(pair: Pair) -> Non
     assert lost.value.reason is LossReason.GONE
 
 
+async def test_a_lease_that_is_detached_is_so_for_all_and_its_adoption_is_another_one(pair: Pair) -> None:
+    one, two = pair
+    lease = await held(one)
+    second: AsyncLease = (await answered(two, two.supervisor.extend("r", lease.token, 60), OK)).value  # type: ignore[attr-defined]
+    second._engine.keep(second._record, second, None)
+    ticket = lease.detach()
+    assert (lease.state, second.state) == (LeaseState.DETACHED, LeaseState.DETACHED)
+    assert not second.valid
+    adopted: AsyncLease = (await answered(one, one.supervisor.adopt(ticket), ONE)).value  # type: ignore[attr-defined]
+    assert lease.token == second.token == adopted.token
+    assert adopted.valid
+    sent = [len(wire.commands) for wire in two.now]
+    await passes(50)
+    assert [len(wire.commands) for wire in two.now] == sent
+    assert isinstance((await two.supervisor.unlock("r", second)).error, NotHeld)  # type: ignore[union-attr]
+    assert (lease.state, second.state) == (LeaseState.DETACHED, LeaseState.DETACHED)
+    assert await answered(one, adopted.release(), ONE) is None
+
+
+async def test_a_detached_lease_whose_token_is_read_later_is_not_its_adoption(pair: Pair) -> None:
+    one, two = pair
+    lease = await held(one)
+    ticket = lease.detach()
+    first: AsyncLease = (await answered(one, one.supervisor.adopt(ticket), ONE)).value  # type: ignore[attr-defined]
+    assert lease.token == first.token
+    second: AsyncLease = (await answered(two, two.supervisor.extend("r", lease.token, 60), OK)).value  # type: ignore[attr-defined]
+    assert lease.state is LeaseState.DETACHED
+    assert first.remaining == second.remaining > 59
+
+
 async def test_what_another_release_has_deleted_is_not_taken_for_a_loss(pair: Pair) -> None:
     one, two = pair
     lease = await held(one)

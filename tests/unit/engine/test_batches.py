@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+from pathlib import Path
+from types import FrameType
 
 import pytest
 
+import redlock_cluster
 from redlock_cluster import AsyncLease, ClosedError, Err, LeaseState, Ok
 from redlock_cluster.engine import bulk
 
-from .scripted import NIL, OK, ONE, ZERO, Group, passes, turns
+from .scripted import NIL, OK, ONE, ZERO, Clock, Group, passes, turns
 from .scripted import bulk as bulk_string
 
 OTHER = b"f" * 22 + b"@other:1"
@@ -54,6 +58,65 @@ async def test_windows_follow_each_other(monkeypatch: pytest.MonkeyPatch) -> Non
         assert [words[1] for words in group.now[0].commands] == [b"redlock:a", b"redlock:b", b"redlock:c"]
         group.now[0].reply(NIL)
         assert [bool(result) for result in await task] == [True] * 3
+
+
+async def test_leases_of_a_chunk_are_made_while_servers_work_on_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bulk, "CHUNK", 2)
+    monkeypatch.setattr(bulk, "WINDOW", 4)
+    async with Group(1) as group:
+        (wire,) = group.now
+        task = asyncio.create_task(group.supervisor.lock_many("abcde", 10))
+        for won in (2, 4):
+            await turns(4)
+            assert not group.supervisor.leases() if won == 2 else len(group.supervisor.leases()) == 2
+            wire.reply(NIL * 2)
+        await turns(4)
+        assert [lease.resource for lease in group.supervisor.leases()] == ["a", "b", "c", "d"]
+        assert not task.done()
+        wire.reply(NIL)
+        assert [result.value for result in await task] == group.supervisor.leases()
+
+
+async def test_a_caller_that_comes_too_late_for_its_first_chunk_has_no_lease_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its first leases end before the last ones are granted: what it would have thought that it holds is given back."""
+    monkeypatch.setattr(bulk, "CHUNK", 1)
+    monkeypatch.setattr(bulk, "WINDOW", 1)
+    clock = Clock()
+    async with Group(1, clock=clock, server_timeout="1m") as group:
+        (wire,) = group.now
+        task = asyncio.create_task(group.supervisor.lock_many(["a", "b"], 10))
+        for _ in "ab":
+            await turns(4)
+            clock.now += 5
+            wire.reply(NIL)
+        first, second = await task
+        assert second
+        assert first == Err("unavailable")
+        assert "too late" in str(first.error)
+        await turns(4)
+        assert [words[:2] for words in wire.commands[2:]] == [[b"DELIFEQ", b"redlock:a"]]
+        assert [lease.resource for lease in group.supervisor.leases()] == ["b"]
+        wire.reply(ONE)
+
+
+async def test_a_batch_passes_nobody_who_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is refused what others of this client wait for, and joins no queue."""
+    async with Group(1) as group:
+        (wire,) = group.now
+        waiting = asyncio.create_task(group.supervisor.lock("a", 10, wait=None))
+        await turns(4)
+        wire.reply(bulk_string(OTHER))
+        await turns(4)
+        sent = len(wire.commands)
+        batch = asyncio.create_task(group.supervisor.lock_many(["a", "b"], 10))
+        await turns(4)
+        script, plain = wire.commands[sent:]
+        assert (script[0], plain[:2]) == (b"EVALSHA", [b"SET", b"redlock:b"])
+        assert b"" in script  # the name of who joins
+        batch.cancel()
+        waiting.cancel()
 
 
 async def test_long_names_are_fewer_in_a_chunk_and_in_a_window() -> None:
@@ -267,3 +330,41 @@ async def test_a_cancelled_batch_of_extensions_begins_no_more() -> None:
         await turns()
         assert [words[-1] for words in wire.commands[1:]] == [b"20000"]
         assert lease.ttl == 20
+
+
+class Calls:
+    """Counts calls of the package's functions while it is entered; a compiled one's are not seen."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._root = str(Path(redlock_cluster.__file__).parent)
+
+    def _profile(self, frame: FrameType, event: str, _: object) -> None:
+        self.number += event == "call" and frame.f_code.co_filename.startswith(self._root)
+
+    def __enter__(self) -> Calls:
+        sys.setprofile(self._profile)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.setprofile(None)
+
+
+async def test_a_lock_in_a_batch_takes_far_fewer_calls_than_one_alone() -> None:
+    names = [f"r{number}" for number in range(100)]
+    async with Group(1) as group:
+        redlock, (wire,) = group.supervisor, group.now
+
+        async def answered(call: asyncio.Future[list[Ok[AsyncLease]]], reply: bytes) -> list[AsyncLease]:
+            await turns(4)
+            wire.reply(reply * len(names))
+            return [result.value for result in await call]
+
+        with Calls() as alone:
+            leases = await answered(asyncio.gather(*[redlock.lock(name, 10) for name in names]), NIL)
+            releases = [redlock.unlock(name, lease) for name, lease in zip(names, leases, strict=True)]
+            await answered(asyncio.gather(*releases), ONE)  # type: ignore[arg-type]
+        with Calls() as together:
+            leases = await answered(asyncio.ensure_future(redlock.lock_many(names, 10)), NIL)  # type: ignore[arg-type]
+            await answered(asyncio.ensure_future(redlock.unlock_many(leases)), ONE)  # type: ignore[arg-type]
+    assert together.number < 0.6 * alone.number

@@ -87,7 +87,7 @@ def test_shipped_file_has_every_option(name: str) -> None:
 @pytest.mark.parametrize("name", ["redlock.yaml", "single.yaml"])
 def test_commented_options_of_shipped_file_are_the_defaults(name: str, write) -> None:
     text = (CONFIG / name).read_text()
-    live = re.sub(r"(?m)^# (?!owner|default:|deployments:)([a-z_]+: )", r"\1", text)
+    live = re.sub(r"(?m)^# (?!owner|max_hold|default:|deployments:)([a-z_]+: )", r"\1", text)
     live = re.sub(r"(?m)^( *)# ((database|ssl|ssl_check_hostname|weight): )", r"\1\2", live)
     live = live.replace("ssl_check_hostname", "# ssl_check_hostname")  # only with ssl
     assert len(re.findall(r"(?m)^[a-z_]+: ", live)) >= 11
@@ -470,7 +470,7 @@ def test_credential_provider_beside_other_credentials_is_a_problem(name: str, tm
         *(
             (name, BAD_DURATIONS, "above zero")
             for name in DeploymentEntry.model_fields
-            if "interval" in name or "timeout" in name
+            if "interval" in name or "timeout" in name or name in ("ttl", "max_hold")
         ),
         ("key_prefix", [5, True, ["a"], None], ""),
         ("owner", ["", "a\nb", "a\x7f", 5], ""),

@@ -174,6 +174,9 @@ GOOD: list[object] = [
     {"servers": SERVERS, "retry_interval": "300", "reconnection_interval_base": ".5s", "drift_factor": "0.5"},
     {"servers": SERVERS, "key_prefix": "", "owner": None, "max_retry": 0, "drift_factor": 0, "pool_size": 1000},
     {"deployments": {"orders": {"servers": SERVERS}, "a b.c/d": {"cluster": [SERVERS]}}, "default": "orders"},
+    {"servers": SERVERS, "fair": "no", "max_waiting": 1, "waiter_ttl": 100},
+    {"servers": SERVERS, "ttl": "5m", "max_hold": 100},
+    {"servers": SERVERS, "ttl": 3.5, "max_hold": None},
     {"servers": SERVERS, "x-": 5, "x-common": {"anything": [None, {"pool_sise": 2}]}},
     {"deployments": {"a": {"servers": SERVERS}}, "x-common": {"pool_size": 2}},
 ]
@@ -213,6 +216,13 @@ BAD: list[object] = [
     {"servers": SERVERS, "server_timeout": "0 ms"},
     {"servers": SERVERS, "server_timeout": "1h"},
     {"servers": SERVERS, "server_timeout": "-1s"},
+    {"servers": SERVERS, "fair": 1},
+    {"servers": SERVERS, "max_waiting": 0},
+    {"servers": SERVERS, "waiter_ttl": 99},
+    {"servers": SERVERS, "ttl": 0.5},
+    {"servers": SERVERS, "ttl": None},
+    {"servers": SERVERS, "max_hold": 0},
+    {"servers": SERVERS, "max_hold": "none"},
     {"servers": SERVERS, "owner": ""},
     {"servers": SERVERS, "key_prefix": 5},
     {"servers": SERVERS, "retry_interval": 5, "retry_interval_max": 5},
@@ -259,3 +269,43 @@ def test_variables_pass_schema_where_other_text_does_not(value: str) -> None:
         {"servers": SERVERS, "server_timeout": value, "drift_factor": value, "pool_size": value},
     ):
         VALIDATOR.validate(document)
+
+
+def test_duration_below_its_least_says_what_is_least() -> None:
+    with pytest.raises(OptionsError) as caught:
+        load_options({"servers": SERVERS, "waiter_ttl": "0.09s"})
+    assert caught.value.problems == (("waiter_ttl", "write at least 100ms"),)
+
+
+def test_waiting_is_fair_and_bounded_if_nothing_is_said() -> None:
+    (deployment,) = load_options({"servers": SERVERS}).deployments.values()
+    assert (deployment.fair, deployment.max_waiting, deployment.waiter_ttl) == (True, 100_000, 6.0)
+
+
+def test_leases_without_a_ttl_have_half_a_minute_and_no_end_if_nothing_is_said() -> None:
+    (deployment,) = load_options({"servers": SERVERS}).deployments.values()
+    assert (deployment.ttl, deployment.max_hold) == (30.0, None)
+    (deployment,) = load_options({"servers": SERVERS, "ttl": "10s", "max_hold": "2m"}).deployments.values()
+    assert (deployment.ttl, deployment.max_hold) == (10.0, 120.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"ttl": 0.9}, "write at least 1ms"),
+        (
+            {"ttl": "60000000m"},
+            "longer than max_ttl; lower ttl, or raise max_ttl (when left out, they are 30s and 3600s)",
+        ),
+        ({"ttl": "2m", "max_ttl": "1m"}, "longer than max_ttl"),
+        ({"ttl": 2}, "drift leaves no validity (ttl is 30s when left out); raise it, or lower drift_factor"),
+        ({"ttl": 20, "drift_factor": 0.9}, "drift leaves no validity"),
+        ({"drift_factor": 0.99999}, "drift leaves no validity"),
+    ],
+)
+def test_ttl_that_no_lock_can_have_is_a_problem(options: dict[str, object], problem: str) -> None:
+    with pytest.raises(OptionsError) as caught:
+        load_options({"servers": SERVERS, **options})
+    ((path, text),) = caught.value.problems
+    assert path == "ttl"
+    assert text.startswith(problem)

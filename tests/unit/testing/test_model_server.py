@@ -142,6 +142,19 @@ def test_an_empty_command_is_no_command() -> None:
     assert Scene().client().execute([]) == b""
 
 
+def test_sorted_sets_shows_unexpired_ones_with_their_ends_and_changes_nothing() -> None:
+    scene = Scene()
+    scene.client("SET k v", "ZADD z 1 m 2.5 n", "PEXPIRE z 100", "ZADD stays 3 m", "SELECT 1", "ZADD other 4 m")
+    scene.watcher("z")
+    (members, end) = scene.server.sorted_sets()[b"z"]
+    assert members == {b"m": 1.0, b"n": 2.5}
+    assert end == round(scene.now * 1000) + 100
+    assert scene.server.sorted_sets(database=1) == {b"other": ({b"m": 4.0}, None)}
+    scene.now += 1
+    assert scene.server.sorted_sets() == {b"stays": ({b"m": 3.0}, None)}
+    assert scene.heard == []
+
+
 def test_keys_shows_unexpired_strings_and_changes_nothing() -> None:
     scene = Scene()
     client = scene.client("SET k v PX 100", "SET stays w", "ZADD z 1 m", "SELECT 1", "SET other x")
@@ -163,6 +176,43 @@ def test_a_killed_client_is_notified_once_and_executes_nothing_more() -> None:
     assert say(victim, "SET k late") == b""
     assert say(other, "SET k v NX") == b"+OK\r\n"
     assert scene.heard == []
+
+
+@pytest.mark.parametrize("end", ["CLIENT KILL ID {}", "close", "crash", "restart"])
+def test_subscriptions_end_with_their_connection(end: str) -> None:
+    scene = Scene()
+    listener, other = scene.client("HELLO 3", "SUBSCRIBE x y"), scene.client()
+    assert say(other, "PUBLISH x 1") == b":1\r\n"
+    assert scene.heard == [(listener.id, b">3\r\n$7\r\nmessage\r\n$1\r\nx\r\n$1\r\n1\r\n")]
+    if end == "close":
+        listener.close()
+    elif end == "crash":
+        scene.server.crash()
+    elif end == "restart":
+        scene.server.restart(True, "f" * 40)
+    else:
+        say(other, end.format(listener.id))
+    for channel in "xy":
+        assert say(scene.client(), f"PUBLISH {channel} 2") == b":0\r\n"
+    assert len(scene.heard) == 1
+
+
+def test_who_quits_is_notified_before_the_reply_returns() -> None:
+    scene = Scene()
+    client = scene.client("SUBSCRIBE x")
+    assert say(client, "QUIT") == b"+OK\r\n"
+    assert scene.killed == [client.id]
+    assert client.closed
+    assert say(scene.client(), "PUBLISH x 1") == b":0\r\n"
+
+
+def test_a_replica_publishes_and_refuses_writes_also_to_who_has_subscribed() -> None:
+    scene = Scene()
+    listener, other = scene.client("SUBSCRIBE x"), scene.client()
+    scene.server.replica = True
+    assert say(other, "PUBLISH x 1") == b":1\r\n"
+    assert say(listener, "SET k v").startswith(b"-READONLY")
+    assert say(listener, "GET k").startswith(b"-ERR Can't execute 'get'")
 
 
 def test_a_closed_client_executes_nothing_and_is_not_notified() -> None:

@@ -50,10 +50,15 @@ def interrupted(read: Callable[[], object], at: int, change: Callable[[], object
 @pytest.mark.parametrize("name", ["state", "able", "last_error"])
 async def test_what_comes_or_goes_while_it_is_looked_at_raises_nothing(name: str) -> None:
     options = load_options({"servers": [{}], "pool_size": 2}).deployments["default"]
-    flusher, handshake = Flusher(asyncio.get_running_loop()), Handshake("probe", ())
-    looked_at = Pool(options.groups[0].servers[0], 0, options, Ports(), flusher, handshake, prepared)
+    flusher, handshake = (
+        Flusher(asyncio.get_running_loop()),
+        Handshake("probe", (), b"redlock:us", b"queue", b"meta", False),
+    )
+    looked_at = Pool(
+        options.groups[0].servers[0], 0, options, Ports(), flusher, handshake, prepared, lambda keeper, push: None
+    )
     first = looked_at.keepers[0]
-    wires = [Connection(flusher, 0, lambda _: None), None]
+    wires = [Connection(flusher, 0, lambda _: None, lambda _, push: None), None]
     for at in count(1):
         for before, after in (wires, wires[::-1]):
             first.connection = before

@@ -8,7 +8,7 @@ import pytest
 
 from redlock_cluster import Err, ServerState, ServerStatus
 
-from ..engine.scripted import AutomaticGroup, Words, bulk, passes, turns
+from ..engine.scripted import AutomaticGroup, Group, Wire, Words, bulk, passes, turns
 
 HELLO = b"%%3\r\n+proto\r\n:3\r\n+mode\r\n+%b\r\n+role\r\n+%b\r\n"
 DENIED = b"-NOPERM User locker has no permissions to run the 'info' command\r\n"
@@ -197,3 +197,47 @@ async def test_server_that_evicts_nothing_is_not_warned_of(memory: bytes, caplog
         await reconnected(group, 1)
         assert server(group, 1).warning == ""
         assert not [record for record in caplog.records if record.levelno == logging.WARNING]
+
+
+@pytest.mark.parametrize(
+    "said, queues",
+    [
+        (b"-OOM command not allowed when used memory > 'maxmemory'.\r\n", True),
+        (b"-NOPERM User u has no permissions to run the 'eval' command\r\n", False),
+        (b"-ERR unknown command 'EVAL'\r\n", False),
+        (b"*0\r\n", True),
+    ],
+    ids=["full", "forbidden", "unknown", "able"],
+)
+async def test_a_server_that_is_full_keeps_queues_all_the_same(said: bytes, queues: bool) -> None:
+    group = AutomaticGroup(1)
+    group.handshakes[0] = lambda words, usual: said if words[0] == b"EVAL" else usual
+    async with group:
+        (status,) = group.supervisor.status().clusters[0].groups
+        assert [server.queues for server in status.servers] == [queues]
+
+
+class Remembers(Wire):
+    """It hides its run, and remembers itself as every other one does: all names lead to one server."""
+
+    def _handshake_reply(self, words: Words) -> bytes:
+        match words:
+            case [b"HGETALL", *_]:
+                fields = (b"layout", b"1", b"run", b"hidden", b"id", b"only", b"group", b"0", b"size", b"3")
+                return b"%5\r\n" + b"".join(map(bulk, fields))
+            case [b"INFO", b"server"]:
+                return bulk(b"redis_version:0.0.0\r\n")
+        return super()._handshake_reply(words)
+
+
+class Remembering(Group):
+    kind = Remembers
+
+
+async def test_one_server_at_two_addresses_that_hides_its_run_is_known_by_what_it_remembers() -> None:
+    async with Remembering(restart_guard=True) as group:
+        servers = group.supervisor.status().clusters[0].groups[0].servers
+        assert [server.state is ServerState.QUARANTINED for server in servers] == [False, True, True]
+        assert "it is the same server as 127.0.0.1:1000 (equal ids)" in servers[1].last_error
+        refusal = await group.supervisor.lock("r", 1, wait=0)
+        assert refusal == Err("unavailable")

@@ -1,0 +1,114 @@
+"""`redlock-cluster meta show` and `meta init`: what servers remember of themselves; saying that nobody holds a lock."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from redlock_cluster import Supervisor
+from redlock_cluster.cli.check import not_granting, wait_until_attempted
+from redlock_cluster.cli.output import console
+
+if TYPE_CHECKING:
+    from redlock_cluster import ServerStatus, Status
+
+__all__ = ["init_meta", "show_meta"]
+
+_SHOWN: Final = 8  # of an id
+_ASKED: Final = 0.05  # seconds in which a server that has just connected has said what it remembers
+
+
+def show_meta(config: Path, deployment: str | None, as_json: bool) -> bool:
+    """Show what every server remembers. Returns whether all of them grant locks.
+
+    config, deployment: path of the options file, and which deployment of it; None: all
+    as_json: for programs
+
+    Raises OptionsError.
+    """
+    with Supervisor(config) as everything:
+        status = _seen(everything, deployment)
+    if as_json:
+        for group, server in _servers(status, deployment):
+            typer.echo(json.dumps({"group": group, **_plain(server)}))
+    else:
+        console().print(_table(status, deployment))
+    return not not_granting(status)
+
+
+def init_meta(config: Path, deployment: str | None, sure: bool) -> bool:
+    """Have servers grant locks that may have forgotten some. Returns whether all of them do.
+
+    Arguments as for `show_meta`; sure: ask nothing
+
+    Raises OptionsError.
+    """
+    with Supervisor(config) as everything:
+        status = _seen(everything, deployment)
+        names = [deployment] if deployment is not None else [cluster.name for cluster in status.clusters]
+        if not sure:
+            console(stderr=True).print(_table(status, deployment))
+            if not typer.confirm("does nobody hold a lock?", err=True):
+                return False
+        for name in names:
+            for server in everything.deployment(name).end_quarantine():
+                typer.echo(f"{server} grants locks from now on")
+        left = not_granting(everything.status())
+    for line in left:
+        typer.echo(f"{line} grants none", err=True)
+    return not left
+
+
+def _seen(everything: Supervisor, deployment: str | None) -> Status:
+    """The status, once every server was asked; fails at once for an unknown deployment."""
+    if deployment is not None:
+        everything.deployment(deployment)
+    wait_until_attempted(everything)
+    time.sleep(_ASKED)
+    return everything.status()
+
+
+def _servers(status: Status, deployment: str | None) -> list[tuple[str, ServerStatus]]:
+    clusters = [cluster for cluster in status.clusters if deployment in (None, cluster.name)]
+    several = len(clusters) > 1
+    return [
+        (f"{cluster.name}/{group.name}" if several else group.name, server)
+        for cluster in clusters
+        for group in cluster.groups
+        for server in group.servers
+    ]
+
+
+def _plain(server: ServerStatus) -> dict[str, object]:
+    left = server.quarantine
+    return {
+        "server": server.name,
+        "state": server.state.value,
+        "quarantine": None if left is None or math.isinf(left) else round(left, 3),
+        "why": server.last_error if server.quarantine is not None else server.unguarded,
+        "memory": None if server.memory is None else dataclasses.asdict(server.memory),
+    }
+
+
+def _table(status: Status, deployment: str | None) -> Table:
+    table = Table("group", "server", "state", "remembers run", "id", "of group", "locks last up to", "why")
+    for group, server in _servers(status, deployment):
+        memory = server.memory
+        known = ("", "", "", "")
+        if memory is not None:
+            horizons = [horizon for horizon, _ in memory.horizons]
+            longest = f"{max(horizons) / 1000:.0f} s" if horizons else ""
+            known = memory.run_id[:_SHOWN], memory.server_id[:_SHOWN], f"{memory.group} of {memory.size}", longest
+        why = server.last_error if server.quarantine is not None else server.unguarded
+        style = "green" if server.state.value == "up" else "yellow"
+        state = Text(server.state.value, style=style)
+        table.add_row(Text(group), Text(server.name), state, *map(Text, known), Text(why))
+    return table
