@@ -337,6 +337,10 @@ class LeaseRecord:
             return LossReason.MAX_HOLD, "it was held as long as max_hold allows"
         return LossReason.EXPIRED, f"it expired {now - end:.3g} s ago"
 
+    def lost_early(self, now: float) -> bool:
+        """Whether it is lost, not by force, although its validity was to run on."""
+        return self._known()[0] == _GONE and now < min(self.valid_until, self.hold_until)
+
     def kept_ms(self) -> int:
         """Milliseconds that servers keep it, counted from the acquisition or the last extension by any alias."""
         return self._newest().ttl_ms

@@ -7,9 +7,9 @@
    process knows no lease of is sent to all, as a script, which tests the key's type first.
 4. A server that answers OOM is sent the script: a new ttl needs no memory there, a `SET` does.
 5. A quorum that extended it, while it was still valid: it is valid until (before the first byte) + ttl - drift. A
-   quorum that can't hold the token, or a decision after the old end: lost, so the token is released everywhere (the
-   token of another process is not: that process knows whether it is lost). Neither: unknown, and valid as long as it
-   was.
+   decision after the old end: lost, so the token is released everywhere (the token of another process is not: that
+   process knows whether it is lost). A quorum that can't hold the token: lost, too, and released by its user, as in
+   look.py. Neither: unknown, and valid as long as it was.
 6. Before it is told that a quorum can't hold the token, servers are asked whether that was by force.
 """
 
@@ -33,7 +33,7 @@ from redlock_cluster.engine.aliases import tell_of_extension
 from redlock_cluster.engine.comparison import Comparison
 from redlock_cluster.engine.group import Group
 from redlock_cluster.engine.look import Look
-from redlock_cluster.engine.release import release_unheard
+from redlock_cluster.engine.release import release_lost
 from redlock_cluster.errors import LeaseLost, NotHeld, QuorumUnavailable, RedlockError
 from redlock_cluster.wire.connection import Connection
 
@@ -113,7 +113,7 @@ class ExtensionRound(Comparison):
             self.group.note_changed(self.token)
             tell_of_extension(self.group, record)
             if not self.foreign and record.state(now) is LeaseState.LOST:
-                release_unheard(self.group, record)
+                release_lost(self.group, record, now)
 
 
 class Extension(Decision):
@@ -204,7 +204,7 @@ class Extension(Decision):
             reason, rest = record.loss(now)
             if self._foreign:
                 return LeaseLost(f"{quoted(name)} is not held by this token", name, group, *context, reason=reason)
-            release_unheard(self._group, record)
+            release_lost(self._group, record, now)
             return LeaseLost(f"the lease on {quoted(name)} is lost: {rest}", name, group, *context, reason=reason)
         if record.state(now) is LeaseState.DETACHED:
             return NotHeld(f"{quoted(name)} was detached: whoever adopts it extends it", name, group, *context)

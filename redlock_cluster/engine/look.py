@@ -1,7 +1,8 @@
 """How a client looks where its lease is, and takes votes again that it lacks.
 
 1. Ask every server of the group, in one turn of the loop, whether the token holds the lock.
-2. A quorum that can't hold it: the lease is lost, and released everywhere.
+2. A quorum that can't hold it: the lease is lost. If by force, it is released everywhere. If not, its token stays until
+   its user releases it or it expires: the user may not have heard of the loss yet.
 3. A quorum that has it: servers where the key is free are sent the mode's heal command with the ttl that is left: what
    remains of the validity, and the margin for drift, as the vote may be needed until then. So nobody holds it there for
    longer. Such a vote counts from the next round on: it shows in `holders`, and an extension asks that server, too.
@@ -26,7 +27,7 @@ from redlock_cluster.core.replies import ErrorReply
 from redlock_cluster.core.tally import Outcome
 from redlock_cluster.engine.comparison import Comparison
 from redlock_cluster.engine.group import Group
-from redlock_cluster.engine.release import release_from, release_unheard
+from redlock_cluster.engine.release import release_from, release_lost
 from redlock_cluster.wire.connection import Connection
 from redlock_cluster.wire.keeper import Keeper
 
@@ -87,10 +88,11 @@ class Look(Comparison):
     def _finish(self, outcome: Outcome) -> None:
         record = self._lease
         if record is not None:
-            record.looked(self, outcome, self.group.clock(), self._forced)
+            now = self.group.clock()
+            record.looked(self, outcome, now, self._forced)
             self.group.note_changed(self.token)
-            if outcome is Outcome.GONE and record.state(self.group.clock()) is LeaseState.LOST:
-                release_unheard(self.group, record)
+            if outcome is Outcome.GONE and record.state(now) is LeaseState.LOST:
+                release_lost(self.group, record, now)
 
     def _go_on(self) -> None:
         """Take votes again once a quorum has the token; forget the lease when all have answered."""

@@ -32,7 +32,7 @@ from redlock_cluster.errors import LeaseLost, NotHeld, QuorumUnavailable, Redloc
 from redlock_cluster.wire.connection import Connection
 from redlock_cluster.wire.keeper import Keeper
 
-__all__ = ["Release", "begin_release", "give_back", "release_from", "release_unheard"]
+__all__ = ["Release", "begin_release", "give_back", "release_from", "release_lost", "release_unheard"]
 
 _log = logging.getLogger(__name__)
 
@@ -176,6 +176,18 @@ def begin_release(
     error = LeaseLost(text, name, group.name, reason=reason)
     _log.debug("%s", error)
     return Settled(error)
+
+
+def release_lost(group: Group, record: LeaseRecord, now: float) -> None:
+    """Take a lost lease's token from every server that may hold it, unless its validity was to run on.
+
+    Then its user may not have heard of the loss, and still be in the critical section. The token stays until it expires
+    or the user releases it: with servers in quarantine, nobody else gets a quorum before.
+
+    now: engine time
+    """
+    if not record.lost_early(now):
+        release_unheard(group, record)
 
 
 def release_unheard(group: Group, record: LeaseRecord) -> None:

@@ -48,7 +48,7 @@ from redlock_cluster.engine.group import Group
 from redlock_cluster.engine.look import Look
 from redlock_cluster.engine.owner import Owner
 from redlock_cluster.engine.pushes import push_when_changed
-from redlock_cluster.engine.release import give_back, release_unheard
+from redlock_cluster.engine.release import give_back, release_lost
 from redlock_cluster.engine.round import pipeline_of
 from redlock_cluster.wire.connection import Connection
 from redlock_cluster.wire.forks import Generation
@@ -289,7 +289,7 @@ class Watch(Decision):
         if self.extends:
             _log.warning("the lease on %s is lost: %s", quoted(resource_text(self.record.resource)), rest)
         if self.extends or reason is not LossReason.EXPIRED:  # else its keys expire, or another has the token
-            release_unheard(self.group, self.record)
+            release_lost(self.group, self.record, now)
         for listener in listeners:
             listener.lost(reason)
 

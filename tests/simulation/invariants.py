@@ -171,8 +171,6 @@ class Invariants:
         """Invariant 1: of the leases on a resource no more are valid than each of them allows."""
         self._claims[resource] = claims = [claim for claim in self._claims[resource] if self._matters(claim)]
         valid = [claim for claim in claims if claim.valid and not self.robbed(claim)]
-        if self._plan.forgets:  # a section can't hear that its lease is lost, as a server forgot it
-            valid = [claim for claim in valid if isinstance(claim, Claim)]
         owners = {str(claim) for claim in valid}
         if len(owners) > min([claim.most for claim in valid], default=0):
             told = ", ".join(sorted(owners))

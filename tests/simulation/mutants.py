@@ -618,12 +618,12 @@ LOOKING_AFTER = (
     ),
     Mutant(
         "lost kept",
-        "a lease that was lost is not taken from the servers that have it",
+        "a lease that was lost is not taken from the servers that have it when its user releases it",
         (
             Edit(
-                "engine/watchdog.py",
-                "            release_unheard(self.group, self.record)\n        for listener",
-                "            pass\n        for listener",
+                "engine/release.py",
+                "    release_unheard(group, record)\n    reason, rest",
+                "    reason, rest",
             ),
         ),
         first=4,
@@ -1241,6 +1241,12 @@ FORGETTING: tuple[Mutant, ...] = (
         "servers are not told for how long locks last",
         (Edit("engine/quarantine.py", "for keeper in keepers:", "for keeper in ():"),),
         first=18,
+    ),
+    Mutant(
+        "lost let go",
+        "a lease that is lost is released at once, though its user may not have heard of that",
+        (Edit("engine/release.py", "    if not record.lost_early(now):\n", "    if True:\n"),),
+        first=20036,
     ),
 )
 """Ways to break the rules of servers that forget; `scenario` amnesia shows them."""

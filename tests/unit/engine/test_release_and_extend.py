@@ -208,7 +208,7 @@ async def test_a_shorter_ttl_whose_replies_are_lost_is_believed() -> None:
         assert lease.remaining == pytest.approx(1 - 0.01 - 0.002)
 
 
-async def test_an_extension_without_the_token_on_a_quorum_loses_and_gives_back() -> None:
+async def test_an_extension_without_the_token_on_a_quorum_loses_and_a_release_gives_back() -> None:
     async with Group(3) as group:
         lease = await held(group)
         task = asyncio.create_task(lease.extend())
@@ -218,8 +218,10 @@ async def test_an_extension_without_the_token_on_a_quorum_loses_and_gives_back()
         with pytest.raises(LeaseLost):
             await task
         assert lease.state is LeaseState.LOST
+        with pytest.raises(LeaseLost):
+            await lease.release()
         await turns()
-        given_back, *asked_why = zip(*(wire.commands[2:] for wire in group.now), strict=True)
+        *asked_why, given_back = zip(*(wire.commands[2:] for wire in group.now), strict=True)
         assert given_back == (release(1),) * 3
         assert [words[0][0] for words in asked_why] == [b"ZSCORE", b"GET"]
 
