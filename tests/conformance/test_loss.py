@@ -73,6 +73,8 @@ class TestTold:
         assert told is lease
         assert reason is LossReason.GONE
         assert await api.event(lease.lost) is True  # whoever asks later is told at once
+        assert set(servers.values(key)[servers.quorum :]) <= {lease.token.encode()}  # until its user releases it
+        assert await api.unlock(resource, lease) == Err("not_held")
         await everywhere(lambda: servers.values(key)[servers.quorum :], None)
         servers.delete(key)
 

@@ -984,13 +984,15 @@ async def test_extension_whose_replies_were_lost_leaves_the_shorter_belief(
     await nothing_left(three.servers)
 
 
-async def test_extension_found_impossible_releases_the_rest(three: Scene, redlock: AsyncSupervisor) -> None:
+async def test_extension_found_impossible_leaves_the_rest_to_its_user(three: Scene, redlock: AsyncSupervisor) -> None:
     lease = await locked(redlock)
     await soon(lambda: all(three.left()))
     for server in three.servers[1:]:
         ask(server.port, "FLUSHALL")
     assert await redlock.extend("a", lease, LONG) == Err("not_held")
     assert lease.state is LeaseState.LOST
+    assert any(three.left())
+    assert await redlock.unlock("a", lease) == Err("not_held")
     await nothing_left(three.servers, 2)
 
 

@@ -174,6 +174,8 @@ async def test_majority_that_comes_back_empty_has_lost_it_and_that_is_told_soon(
         await soon(lambda: told.reasons, 4.0)
         assert told.reasons == [LossReason.GONE]
         assert not lease.valid
+        assert left_on(forgetful.servers)
+        assert not await supervisor.unlock("a", lease)
         await soon(lambda: left_on(forgetful.servers) == {})
 
 
@@ -303,6 +305,7 @@ async def test_what_a_quorum_lost_is_told_within_a_second(
         assert told.reasons == [LossReason.GONE]
         assert told.at[0] - before < 1
         assert lease.state is LeaseState.LOST
+        assert not await supervisor.unlock("a", lease)
         kept_by_others = [b"stranger"] * 3 if way == "taken over" else [None] * 3
         await soon(lambda: values(versions) == [*kept_by_others, None, None])
 

@@ -211,6 +211,37 @@ def test_lock_on_a_bare_quorum_is_not_given_again_when_one_of_its_servers_forget
     played(play, version=version)
 
 
+def test_who_does_not_ask_whether_a_lock_is_lost_is_alone_in_the_section_all_the_same() -> None:
+    async def play(scene: Scene) -> None:
+        alice, bob = await scene.client("alice"), await scene.client("bob")
+        scene.servers[2].freeze()
+        await asyncio.sleep(0.5)
+        inside = asyncio.Event()
+
+        async def body() -> None:
+            inside.set()
+            await asyncio.sleep(4)
+            inside.clear()
+
+        transaction = asyncio.ensure_future(alice.spawn(alice.supervisor.transaction("r", 5.0, body)))
+        await inside.wait()
+        scene.forget(0)
+        for index in (0, 2):  # so alice does not take it again there
+            scene.tell(index, b"SET", b"redlock:r", b"of somebody else", b"PX", b"600")
+        scene.servers[2].thaw()
+        await asyncio.sleep(1)
+        assert alice.supervisor.status().clusters[0].groups[0].leases == 0  # it is lost
+        assert scene.quarantined(bob) == [0]
+        while inside.is_set():
+            assert not await scene.lock(bob, 1.0)
+            await asyncio.sleep(0.1)
+        await transaction
+        await asyncio.sleep(0.2)
+        assert await scene.lock(bob, 1.0)
+
+    played(play)
+
+
 def test_quarantine_lasts_as_long_as_locks_that_others_use() -> None:
     async def play(scene: Scene) -> None:
         alice, bob = await scene.client("alice"), await scene.client("bob")
