@@ -1243,6 +1243,101 @@ FORGETTING: tuple[Mutant, ...] = (
         first=18,
     ),
     Mutant(
+        "fresh",
+        "a group is a fresh one though a server did not answer",
+        (
+            Edit(
+                "engine/quarantine.py",
+                "            and all(member.index in heard.metas or member.unguarded for member in self._members)\n",
+                "",
+            ),
+        ),
+        first=2,
+    ),
+    Mutant(
+        "seen",
+        "a group is a fresh one for those, too, who have seen it before",
+        (Edit("engine/quarantine.py", "            not self._seen\n            and all(", "            all("),),
+        first=1,
+    ),
+    Mutant(
+        "longest",
+        "where all have forgotten, nobody waits for as long as locks last",
+        (
+            Edit(
+                "engine/quarantine.py",
+                "return ((self._known_ms,) if self._known_ms else ()), False",
+                "return (), False",
+            ),
+        ),
+        first=1,
+    ),
+    Mutant(
+        "readers",
+        "grants of servers that may have forgotten locks count for readers",
+        (
+            Edit(
+                "engine/acquire.py",
+                "answer = self.believed(connection, self._answer(connection, value))",
+                "answer = self._answer(connection, value)\n        if not self.mode.shared:\n"
+                "            answer = self.believed(connection, answer)",
+            ),
+        ),
+    ),
+    Mutant(
+        "on their way",
+        "grants that are on their way count when the server turns out to have forgotten",
+        (
+            Edit(
+                "wire/keeper.py",
+                "            self.queue_open()\n            self.connection.part_series()\n",
+                "            pass\n",
+            ),
+        ),
+        first=56,
+    ),
+    Mutant(
+        "one other",
+        "one other server says how long locks last",
+        (Edit("engine/quarantine.py", "if len(others) >= group.quorum:", "if others:"),),
+        first=8,
+    ),
+    Mutant(
+        "horizons lost",
+        "a server that counts again does not know how long locks last",
+        (
+            Edit(
+                "engine/quarantine.py",
+                "await self._start([member], heard, horizons)",
+                "await self._start([member], heard, ())",
+            ),
+        ),
+        first=31,
+    ),
+    Mutant(
+        "never again",
+        "servers are told once for how long locks last",
+        (
+            Edit(
+                "engine/quarantine.py",
+                "return horizon, self._clock() + _SENT_FOR * horizon / 1000",
+                "return horizon, self._clock() + 1e9",
+            ),
+        ),
+        first=1,
+    ),
+    Mutant(
+        "unheard flush",
+        "what servers push when they are flushed is not heard",
+        (
+            Edit(
+                "engine/quarantine.py",
+                "if member.run_id and not member.unguarded and not member.other:\n            self._quarantine(",
+                "if False:\n            self._quarantine(",
+            ),
+        ),
+    ),
+    Mutant(
         "lost let go",
         "a lease that is lost is released at once, though its user may not have heard of that",
         (Edit("engine/release.py", "    if not record.lost_early(now):\n", "    if True:\n"),),

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from .crowd import KINDS
+from .lapses import KINDS as LAPSES
 from .scene import Outcome, play
 from .sharing import KINDS as SHARINGS
 from .trial import KINDS as TRIALS
@@ -108,6 +109,7 @@ RARE_IN_FENCED = (
 )
 """The same where every lock has a fence."""
 RARE_IN_AMNESIA = (
+    *(f"lapses: {kind}" for kind in LAPSES),
     "bare quorums",
     "servers flushed",
     "servers crashed",

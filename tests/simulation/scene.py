@@ -25,6 +25,7 @@ from .history import History
 from .invariants import Invariants, Section, tokens_on
 from .keepers import ADOPTER, Keeper
 from .kept import Vigilance
+from .lapses import Lapses
 from .ledger import Ledger
 from .mixed import BASKET, mixed_user
 from .outsiders import tell
@@ -257,6 +258,8 @@ class Scene:
         if self.plan.shared:
             await Sharing(self).pass_by()
             alive = [client for client in alive if not client.process.dead]
+        if self.plan.forgets:
+            await Lapses(self).pass_by()
         await alive[0].spawn(self._works(alive[0]))
         self.vigilance.close()
         if self.plan.robs:
