@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -90,9 +90,7 @@ class Handshake:
         """
         resp3, hello = await _hello(connection, login)
         if server.database:
-            selected = await connection.request("SELECT", server.database)
-            if isinstance(selected, ErrorReply):
-                raise ConnectionFailed(f"SELECT {server.database}: {selected.text}")
+            await _select(connection, server.database)
         for name, value in (("LIB-NAME", "redlock-cluster"), ("LIB-VER", _own_version())):
             connection.request("CLIENT", "SETINFO", name, value)
         client_id = connection.request("CLIENT", "ID")
@@ -111,24 +109,9 @@ class Handshake:
         info = hello | {name: text for reply in about for name, text in _info(await reply).items()}
         _require_independent(info)
         number = await client_id
-        queues = bool(looked) and not any([_never(await reply) for reply in looked])
-        wakes = bool(woken) and not any([isinstance(await reply, ErrorReply) for reply in woken])
-        run_id, meta, unguarded = info.get("run_id", ""), None, ""
-        for reply in remembered:
-            found = read_meta(await reply)
-            if not isinstance(found, ErrorReply):
-                meta = found
-            elif _never(found) or found.wrong_type:
-                unguarded = found.text
-            else:
-                raise ConnectionFailed(found.text)
-            if not run_id and not unguarded:
-                unguarded = "it does not say its run_id (INFO server)"
-        forgetful = (
-            await forgets(connection) if self.durable or (run_id and meta and meta.run_id != run_id) else "not asked"
-        )
-        if self.durable and forgetful:
-            raise ConnectionFailed(f"durability: fsync needs a server that keeps what it has answered; {forgetful}")
+        queues, wakes = await _granted(looked, _never), await _granted(woken, _is_error)
+        run_id = info.get("run_id", "")
+        meta, unguarded = await _memory(remembered, run_id)
         return Facts(
             run_id=run_id,
             client_id=number if type(number) is int else None,
@@ -137,8 +120,20 @@ class Handshake:
             warning=_warning(info),
             meta=meta,
             unguarded=unguarded,
-            durable=not forgetful,
+            durable=await self._keeps(connection, meta, run_id),
         )
+
+    async def _keeps(self, connection: Connection, meta: ServerMemory | None, run_id: str) -> bool:
+        """Whether a server keeps what it has answered over a restart; asked where that matters.
+
+        Raises ConnectionFailed for one that does not, though it must.
+        """
+        if not self.durable and (meta is None or not run_id or meta.run_id == run_id):
+            return False
+        forgetful = await forgets(connection)
+        if self.durable and forgetful:
+            raise ConnectionFailed(f"durability: fsync needs a server that keeps what it has answered; {forgetful}")
+        return not forgetful
 
     def _to_be_woken(self) -> tuple[tuple[str | bytes, ...], ...]:
         """What has a server push when a key changes that we asked for, and pass on what others tell us."""
@@ -146,11 +141,42 @@ class Handshake:
         return *asking, ("SUBSCRIBE", self.channel)
 
 
+async def _select(connection: Connection, database: int) -> None:
+    """Raises ConnectionFailed for a database that is not there."""
+    selected = await connection.request("SELECT", database)
+    if isinstance(selected, ErrorReply):
+        raise ConnectionFailed(f"SELECT {database}: {selected.text}")
+
+
+async def _granted(asked: Sequence[Awaitable[object]], refuses: Callable[[object], bool]) -> bool:
+    """Whether a server was asked for something, and answered no refusal."""
+    return bool(asked) and not any([refuses(await reply) for reply in asked])
+
+
+async def _memory(asked: Sequence[Awaitable[object]], run_id: str) -> tuple[ServerMemory | None, str]:
+    """What a server remembers of itself, and why nobody can tell whether it has forgotten, "" if that can be told.
+
+    Raises ConnectionFailed for one that can't say it now.
+    """
+    for reply in asked:
+        found = read_meta(await reply)
+        if not isinstance(found, ErrorReply):
+            return found, "" if run_id else "it does not say its run_id (INFO server)"
+        if not _never(found) and not found.wrong_type:
+            raise ConnectionFailed(found.text)
+        return None, found.text
+    return None, ""
+
+
 def _require_ready(replies: list[object]) -> None:
     """Raises ConnectionFailed for a server that answers like one that will serve later."""
     for reply in replies:
         if isinstance(reply, ErrorReply) and reply.code in _NOT_YET:
             raise ConnectionFailed(reply.text)
+
+
+def _is_error(reply: object) -> bool:
+    return isinstance(reply, ErrorReply)
 
 
 def _never(reply: object) -> bool:
