@@ -23,25 +23,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from hiredis import pack_command
-
-from redlock_cluster.core.meta import ServerMemory, horizon_of, read_meta, words_to_keep
+from redlock_cluster.core.meta import ServerMemory, horizon_of
 from redlock_cluster.core.replies import ErrorReply
-from redlock_cluster.core.server_clock import ClockSample, time_in
+from redlock_cluster.core.server_clock import ClockSample
 from redlock_cluster.core.text import cut, utc
-from redlock_cluster.engine.asking import ask
 from redlock_cluster.engine.engine import Engine
 from redlock_cluster.engine.group import Group
+from redlock_cluster.engine.memories import Heard, Memories
 from redlock_cluster.engine.round import servers_time
-from redlock_cluster.lua import META
 from redlock_cluster.wire.connection import Connection
-from redlock_cluster.wire.handshake import Facts, forgets
+from redlock_cluster.wire.handshake import Facts
 from redlock_cluster.wire.keeper import Keeper
-from redlock_cluster.wire.ports import ConnectionFailed, Entropy
+from redlock_cluster.wire.ports import Entropy
 
 __all__ = ["Quarantine", "end_quarantine"]
 
@@ -109,29 +106,6 @@ class _Member:
         return self.cause != "" and not self.other and not self.unguarded
 
 
-@dataclass(slots=True)
-class _Heard:
-    """What servers said when they were asked together.
-
-    metas: by index, of those that answered, what each remembers
-    times: what time it was there, milliseconds
-    connections: where each answered
-    silent: those that could be asked, and have not answered in time
-    causes: of every server, how often it was known to have forgotten before they were asked
-    """
-
-    metas: dict[int, ServerMemory | None] = field(default_factory=dict)
-    times: dict[int, int] = field(default_factory=dict)
-    connections: dict[int, Connection] = field(default_factory=dict)
-    silent: set[int] = field(default_factory=set)
-    causes: tuple[int, ...] = ()
-
-    def horizons(self, indices: Iterable[int]) -> tuple[int, ...]:
-        """Those that count on any of these servers, milliseconds."""
-        metas = ((self.metas[index], self.times[index]) for index in indices)
-        return tuple(sorted({each for meta, now in metas if meta is not None for each in meta.live(now)}))
-
-
 class Quarantine:
     """Sees to one group of an engine.
 
@@ -150,7 +124,8 @@ class Quarantine:
         entropy: Entropy,
         spawn: Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]],
     ) -> None:
-        self._group, self._key, self._entropy, self._spawn = group, key, entropy, spawn
+        self._group, self._spawn = group, spawn
+        self._memories = Memories(group, key, entropy, self.kept)
         self._longest_ms = horizon_of(round(max_ttl * 1000))
         self._loop, self._clock, self._drift = asyncio.get_running_loop(), group.clock, group.timing.drift_factor
         self._members = tuple(_Member(index) for index in range(group.size))
@@ -316,16 +291,11 @@ class Quarantine:
 
     def changed(self) -> None:
         """Connections came or went, or other things changed about the servers."""
-        if any(member.doubtful for member in self._members) and self._connections() != self._asked_on:
+        if any(member.doubtful for member in self._members) and self._memories.connections() != self._asked_on:
             self._wanted = True
         # At the start, not one server after the other.
         if all(any(keeper.attempted.is_set() for keeper in pool.keepers) for pool in self._group.pools):
             self.look()
-
-    def _connections(self) -> list[Connection | None]:
-        """For each server one that answers, if there is one."""
-        connections = [self._keeper_of(index).connection for index in range(self._group.size)]
-        return [each if each is not None and not each.silent else None for each in connections]
 
     def look(self) -> None:
         """Ask servers what they remember, if that is wanted and not under way."""
@@ -360,7 +330,7 @@ class Quarantine:
                 await self._start([member], heard, horizons)
         self._wake_at_the_next_end()
 
-    def _note_all(self, heard: _Heard) -> None:
+    def _note_all(self, heard: Heard) -> None:
         """Servers have said what they remember. Of one that has forgotten since it was asked that says nothing."""
         for member in self._members:
             if member.causes != heard.causes[member.index]:
@@ -368,9 +338,9 @@ class Quarantine:
             elif member.index in heard.metas:
                 self._note(member, heard.metas[member.index])
             if member.untold and member.index in heard.connections:
-                self._keep(member, heard.connections[member.index], self._known_ms)
+                self._memories.keep(member.index, heard.connections[member.index], self._known_ms)
 
-    def _plan(self, doubtful: list[_Member], heard: _Heard) -> list[tuple[_Member, tuple[int, ...]]]:
+    def _plan(self, doubtful: list[_Member], heard: Heard) -> list[tuple[_Member, tuple[int, ...]]]:
         """Say when servers count again. Returns those of which that is so by now, each with the horizons in use."""
         now, due = self._clock(), list[tuple[_Member, tuple[int, ...]]]()
         self._all_forgot = self._counting() < self._group.quorum and (self._all_forgot or self._none_remembers(heard))
@@ -391,38 +361,20 @@ class Quarantine:
         """How many servers count."""
         return sum(member.counts for member in self._members)
 
-    async def _heard(self) -> _Heard:
+    async def _heard(self) -> Heard:
         """Ask all servers together."""
-        heard, keepers = _Heard(), [self._keeper_of(index) for index in range(self._group.size)]
-        heard.causes = tuple(member.causes for member in self._members)
-        stood = self._asked_on = self._connections()
-        answers = await ask(self._group, keepers, (("HGETALL", self._key), ("TIME",)))
-        for index, (keeper, connection, answer) in enumerate(zip(keepers, stood, answers, strict=True)):
-            if connection is not None and keeper.connection is connection:
-                self._hear(self._members[index], connection, answer, heard)
-        return heard
-
-    def _hear(self, member: _Member, connection: Connection, answer: list[object] | str, heard: _Heard) -> None:
-        """What one server has answered, or why it has not."""
-        index = member.index
-        if isinstance(answer, str):
-            # One that was waited for in vain is not asked the next time.
-            if not connection.full and not member.unguarded:
-                heard.silent.add(index)
-            return
-        meta, seconds = read_meta(answer[0]), time_in(answer[1])
-        if isinstance(meta, ErrorReply):
-            if meta.forbidden:
-                self._leave_unguarded(member, meta.text)
-        elif seconds is not None:
-            heard.metas[index], heard.times[index], heard.connections[index] = meta, int(seconds * 1000), connection
+        heard = Heard(tuple(member.causes for member in self._members))
+        self._asked_on = self._memories.connections()
+        await self._memories.ask(heard)
+        for member in self._members:
+            if member.unguarded:
+                heard.silent.discard(member.index)
+            if member.index in heard.forbidden:
+                self._leave_unguarded(member, heard.forbidden[member.index])
+            meta = heard.metas.get(member.index)
             if meta is not None and not member.other:
-                self._known_ms = max(self._known_ms, meta.horizon_ms(heard.times[index]))
-
-    def _keeper_of(self, index: int) -> Keeper:
-        """One of a server's connections, if there is one."""
-        keepers = self._group.pools[index].keepers
-        return next((keeper for keeper in keepers if keeper.connection is not None), keepers[0])
+                self._known_ms = max(self._known_ms, meta.horizon_ms(heard.times[member.index]))
+        return heard
 
     def _note(self, member: _Member, meta: ServerMemory | None) -> None:
         """A server has said what it remembers."""
@@ -439,7 +391,7 @@ class Quarantine:
         else:
             self._show(member)
 
-    def _is_fresh(self, heard: _Heard) -> bool:
+    def _is_fresh(self, heard: Heard) -> bool:
         """Whether no server remembers anything, and nobody can have had a lock since the first was asked."""
         return (
             not self._seen
@@ -448,7 +400,7 @@ class Quarantine:
             and all(connection.alive for connection in heard.connections.values())
         )
 
-    def _horizons(self, member: _Member, heard: _Heard) -> tuple[tuple[int, ...], bool, bool]:
+    def _horizons(self, member: _Member, heard: Heard) -> tuple[tuple[int, ...], bool, bool]:
         """The horizons of the locks that a server may have forgotten.
 
         And whether so many others have said so that the rest can't know better; whether it counts once they are over.
@@ -464,7 +416,7 @@ class Quarantine:
             return ((self._known_ms,) if self._known_ms else ()), False, enough
         return (self._longest_ms,), False, enough
 
-    def _none_remembers(self, heard: _Heard) -> bool:
+    def _none_remembers(self, heard: Heard) -> bool:
         """Whether no server remembers anything."""
         return len(heard.metas) == self._group.size and not any(heard.metas.values())
 
@@ -500,30 +452,16 @@ class Quarantine:
 
     # --- telling servers -------------------------------------------------------------------------------------------
 
-    async def _start(self, members: list[_Member], heard: _Heard, horizons: tuple[int, ...]) -> None:
+    async def _start(self, members: list[_Member], heard: Heard, horizons: tuple[int, ...]) -> None:
         """Have servers count from now on: each remembers its run, on a connection on which that was read."""
         await asyncio.gather(*(self._start_one(member, heard, horizons) for member in members))
 
-    async def _start_one(self, member: _Member, heard: _Heard, horizons: tuple[int, ...]) -> None:
-        connection, causes, run_id = heard.connections.get(member.index), heard.causes[member.index], member.run_id
-        if connection is None or not connection.alive or member.causes != causes:
+    async def _start_one(self, member: _Member, heard: Heard, horizons: tuple[int, ...]) -> None:
+        index, causes, run_id = member.index, heard.causes[member.index], member.run_id
+        if member.causes != causes:
             return
-        patience, now_ms = self._group.timing.server_timeout, heard.times[member.index]
-        try:
-            async with asyncio.timeout(patience):
-                durable = not await forgets(connection)
-            told = ServerMemory(
-                run_id,
-                self._entropy.texts(1)[0].decode(),
-                self._group.name,
-                self._group.size,
-                durable,
-                tuple((horizon, now_ms + 4 * horizon) for horizon in horizons),
-            )
-            words = told.words(member.meta, now_ms + round(4000 * patience))
-            async with asyncio.timeout(patience):
-                reply = await connection.request(*self._script(words))
-        except (ConnectionFailed, TimeoutError):
+        told, reply = await self._memories.begin(heard, index, run_id, member.meta, horizons)
+        if told is None:
             return
         if isinstance(reply, ErrorReply):
             self._refused(member, reply)
@@ -532,8 +470,8 @@ class Quarantine:
             self._trust(member)
         else:
             self._wanted = True
-            if reply == 1 and connection.alive:  # it has forgotten once more meanwhile
-                connection.request(*self._script(told.words_to_take_back()))
+            if reply == 1:
+                self._memories.take_back(heard, index, told)
 
     def _refused(self, member: _Member, error: ErrorReply) -> None:
         """A server would not be told."""
@@ -553,17 +491,8 @@ class Quarantine:
         for keeper in keepers:
             connection = keeper.connection
             if connection is not None and not self._members[keeper.index].unguarded:
-                self._keep(self._members[keeper.index], connection, horizon)
+                self._memories.keep(keeper.index, connection, horizon)
         return horizon, self._clock() + _SENT_FOR * horizon / 1000
-
-    def _script(self, words: tuple[str | int, ...]) -> tuple[str | bytes | int, ...]:
-        """The command that runs `meta.lua`."""
-        return "EVAL", META.source, 1, self._key, *words
-
-    def _keep(self, member: _Member, connection: Connection, horizon: int) -> None:
-        """Tell a server that locks last so long, milliseconds."""
-        command = pack_command(self._script(words_to_keep(horizon)))
-        connection.send(command, _Kept(self, member.index, horizon, self._clock()))
 
     def kept(self, index: int, horizon: int, asked: float, error: ErrorReply | None) -> None:
         """A server was told for how long locks last, or would not be. What was asked behind that is answered later.
@@ -634,19 +563,3 @@ async def end_quarantine(engine: Engine) -> tuple[str, ...]:
     guards = [group.guard for group in engine.groups.values()]
     told = [await guard.end() for guard in guards if isinstance(guard, Quarantine)]
     return tuple(name for names in told for name in names)
-
-
-class _Kept:
-    """Hears whether a server was told for how long locks last."""
-
-    __slots__ = ("_asked", "_horizon", "_index", "_quarantine")
-
-    def __init__(self, quarantine: Quarantine, index: int, horizon: int, asked: float) -> None:
-        self._quarantine, self._index, self._horizon, self._asked = quarantine, index, horizon, asked
-
-    def reply(self, connection: Connection, value: object) -> None:
-        error = value if isinstance(value, ErrorReply) else None
-        self._quarantine.kept(self._index, self._horizon, self._asked, error)
-
-    def lost(self, connection: Connection) -> None:
-        pass
