@@ -65,8 +65,8 @@ def _set_options(get: bool, ttl_ms: int) -> bytes:
     return b"\r\n$2\r\nNX\r\n%b$2\r\nPX\r\n$%d\r\n%b\r\n" % (b"$3\r\nGET\r\n" if get else b"", len(digits), digits)
 
 
-class Exclusive:
-    """One holder at a time. A `LockMode`."""
+class Exclusive(LockMode):
+    """One holder at a time."""
 
     __slots__ = ()
 

@@ -8,8 +8,9 @@ of the lock at hand and knows no command itself. So a new kind is one file besid
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from redlock_cluster.core.dialect import Dialect
 from redlock_cluster.core.queue import FREE, Member, Position, fence_key, forced_key
@@ -138,7 +139,7 @@ EXTENDED_BY_SCRIPT: Final = BY_SCRIPT | {"OOM"}
 """The same of an extension: a new ttl needs no memory, though a `SET` does."""
 
 
-class LockMode(Protocol):
+class LockMode(ABC):
     """One kind of lock. Stateless: one object serves all locks of its kind.
 
     Arguments of the commands:
@@ -152,34 +153,45 @@ class LockMode(Protocol):
             `EXTENDED_BY_SCRIPT`, or that a bare token's key is of another type
     """
 
+    __slots__ = ()
+
     @property
+    @abstractmethod
     def name(self) -> str:
         """What it is called in tickets and by `inspect`."""
 
     @property
+    @abstractmethod
     def shared(self) -> bool:
         """Whether several may hold such a lock at the same time. Who comes and goes says nothing of the others."""
 
     @property
+    @abstractmethod
     def fenced(self) -> bool:
         """Whether acquisitions are numbered."""
 
     @property
+    @abstractmethod
     def plain(self) -> LockMode:
         """The same kind of lock without numbers: what a lease is once it has its own, and whose line it waits in."""
 
+    @abstractmethod
     def place(self, key: bytes) -> bytes:
         """Where such a lock stands on servers; key: the resource's."""
 
+    @abstractmethod
     def waits_at(self, key: bytes) -> bytes:
         """By which key those are known who wait for it; key: the lock's."""
 
+    @abstractmethod
     def acquire(self, dialect: Dialect, key: bytes, token: Token, ttl_ms: int, floor: int, in_full: bool) -> Command:
         """Takes the lock if it is free for this kind. A refusal must not write at the key."""
 
+    @abstractmethod
     def acquired(self, dialect: Dialect, reply: object) -> Answer:
         """FOR: taken; AGAINST: others hold it."""
 
+    @abstractmethod
     def take(
         self, dialect: Dialect, key: bytes, token: Token, ttl_ms: int, floor: int, member: Member, in_full: bool
     ) -> Command:
@@ -188,53 +200,66 @@ class LockMode(Protocol):
         member: who waits
         """
 
+    @abstractmethod
     def taken(self, dialect: Dialect, reply: object) -> Answer:
         """FOR: taken; AGAINST: others hold it, or go first."""
 
+    @abstractmethod
     def extend(self, dialect: Dialect, key: bytes, token: Token, ttl_ms: int, in_full: bool) -> Command:
         """Resets the ttl if the token holds the lock."""
 
+    @abstractmethod
     def extended(self, reply: object) -> Answer:
         """FOR: the ttl counts from now; AGAINST: the token does not hold it."""
 
+    @abstractmethod
     def find(self, dialect: Dialect, key: bytes, token: Token, in_full: bool) -> Command:
         """Asks whether the token holds the lock, by a command that reads the key alone."""
 
+    @abstractmethod
     def found(self, reply: object, token: Token) -> Answer:
         """FOR: it does; AGAINST: it does not, and `free` says whether it could take it."""
 
+    @abstractmethod
     def heal(self, dialect: Dialect, key: bytes, token: Token, ttl_ms: int, fence: int, in_full: bool) -> Command:
         """Takes the lock again for a lease that lives, if it is free for this kind and was not released by force.
 
         fence: the lease's, which the server remembers if it has a smaller one; 0 for none
         """
 
+    @abstractmethod
     def healed(self, reply: object) -> Answer:
         """FOR: the token holds it; AGAINST: others do, or it was released by force."""
 
+    @abstractmethod
     def release(self, dialect: Dialect, key: bytes, token: Token, tells: bool, in_full: bool) -> Command:
         """Takes the token away if it holds the lock; sent again, it does no harm.
 
         tells: where we stand in queues by script, which tells who waits
         """
 
+    @abstractmethod
     def put_back(self, dialect: Dialect, key: bytes, token: Token, member: Member) -> Command:
         """As `release`, of an attempt that has failed: it stands in the queue where it stood. Where there are queues.
 
         member: who waits
         """
 
+    @abstractmethod
     def released(self, reply: object) -> Answer:
         """FOR: taken away; AGAINST: the token did not hold it. Also of `put_back`."""
 
+    @abstractmethod
     def leave(self, dialect: Dialect, key: bytes, client: bytes, in_full: bool) -> bytes:
         """Leaves the queue, and tells who is first there then if the lock is free: the packed command.
 
         client: whose place it is
         """
 
+    @abstractmethod
     def inspect(self, dialect: Dialect, key: bytes, in_full: bool) -> Command:
         """Asks whether somebody holds the key."""
 
+    @abstractmethod
     def inspected(self, reply: object) -> Answer:
         """FOR: nobody; AGAINST: somebody."""

@@ -44,13 +44,20 @@ __all__ = ["FENCED_READER", "READER", "FencedReader", "Reader"]
 _FREE: Final = Answer(AGAINST, free=True)
 
 
-class Reader:
-    """Many at a time, while nobody holds the lock alone. A `LockMode`."""
+class Reader(LockMode):
+    """Many at a time, while nobody holds the lock alone."""
 
     __slots__ = ()
 
-    name: Final = "read"
-    shared: Final = True
+    @property
+    def name(self) -> str:
+        """As `LockMode.name`."""
+        return "read"
+
+    @property
+    def shared(self) -> bool:
+        """Yes: many at a time."""
+        return True
 
     @property
     def fenced(self) -> bool:
