@@ -339,7 +339,8 @@ class LeaseRecord:
 
     def lost_early(self, now: float) -> bool:
         """Whether it is lost, not by force, although its validity was to run on."""
-        return self._known()[0] == _GONE and now < min(self.valid_until, self.hold_until)
+        state, end = self._known()
+        return state == _GONE and now < end
 
     def kept_ms(self) -> int:
         """Milliseconds that servers keep it, counted from the acquisition or the last extension by any alias."""

@@ -161,7 +161,9 @@ class _Whole:
 
     def _drop_lost(self) -> None:
         now = self._engine.clock()
-        self._held = {key: record for key, record in self._held.items() if record.remaining(now) > 0}
+        for key, record in [*self._held.items()]:
+            if record.remaining(now) <= 0:
+                self._abandon(self._held.pop(key))
 
     def _give_back_after(self, key: bytes) -> None:
         for later in [each for each in self._held if each > key]:

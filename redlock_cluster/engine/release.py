@@ -212,10 +212,13 @@ def release_from(group: Group, keeper: Keeper, record: LeaseRecord, answered: bo
 
 
 def give_back(group: Group, record: LeaseRecord) -> None:
-    """Release a lease, unless it is over; nobody waits for the outcome."""
-    if record.begin_release(group.clock()):
+    """Release a lease, unless it is over, or what is left of one that was lost; nobody waits for the outcome."""
+    now = group.clock()
+    if record.begin_release(now):
         watch = group.watches.get(record.token)
         if watch is not None:
             watch.stop()
         release_unheard(group, record)
         record.released(_DONE, None)
+    elif record.lost_early(now):
+        release_unheard(group, record)

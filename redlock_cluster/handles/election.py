@@ -32,7 +32,7 @@ from redlock_cluster.core.timing import Seconds
 from redlock_cluster.engine.engine import Engine
 from redlock_cluster.errors import LeaseLost, RedlockError, WaitCancelled
 from redlock_cluster.handles.events import AsyncLeaseEvent, LeaseEvent
-from redlock_cluster.handles.lease import AsyncLease, HeldLease, Lease
+from redlock_cluster.handles.lease import AsyncLease, HeldLease, Lease, abandon
 from redlock_cluster.handles.mutex import AsyncLocker, AsyncMutex, Locker, Mutex
 from redlock_cluster.handles.unique import Unique
 from redlock_cluster.handles.upkeep import BodyGuard, Upkeep
@@ -328,12 +328,14 @@ class AsyncElection(Unique):
 
 
 async def _end_term(lease: AsyncLease) -> None:
-    """Resign, if the term goes on. One that was lost is over without that, and its loop begins the next one."""
-    if lease.valid:
-        try:
-            await lease.release()
-        except RedlockError as problem:
-            _log.warning("%s", problem)
+    """Resign. A term that was lost is over, its loop begins the next one; what servers have of it still goes, too."""
+    if not lease.valid:
+        abandon(lease)
+        return
+    try:
+        await lease.release()
+    except RedlockError as problem:
+        _log.warning("%s", problem)
 
 
 class Elector(Locker, Protocol):
@@ -432,14 +434,17 @@ class Election(Unique):
             self._end_term()
 
     def _end_term(self) -> None:
-        """Resign, if the term goes on. One that was lost is over without that, and its loop begins the next one."""
+        """Resign. A term that was lost is over; what servers have of it still goes, too."""
         lease = self._mutex.lease
+        if lease is None:
+            return
         try:
-            if lease is not None and lease.valid:
+            if lease.valid:
                 lease.release()
+            else:
+                self._supervisor.let_go(lease)
         except RedlockError as problem:
             _log.warning("%s", problem)
         except KeyboardInterrupt:  # raised where a loop is left, it would be printed and forgotten
-            if lease is not None:
-                self._supervisor.let_go(lease)
+            self._supervisor.let_go(lease)
             self._supervisor._interrupt_soon()

@@ -106,6 +106,13 @@ class LockHandle(Unique, ABC, Generic[Held]):
         if self._acquiring or self.locked():
             raise RuntimeError("this handle holds or is acquiring already: one handle for each use")
         self._acquiring = True
+        lease = self.lease
+        if lease is not None and lease.state is LeaseState.LOST and self._own():
+            self._let_go(lease)  # else it would wait for what servers have of that still
+
+    @abstractmethod
+    def _let_go(self, lease: Held) -> None:
+        """Releases without waiting to hear of it; nothing happens to a lease that is over."""
 
     def _held(self) -> Held:
         if self.lease is None:
@@ -198,9 +205,19 @@ class LockHandle(Unique, ABC, Generic[Held]):
                 bodies[name] = others
             else:
                 bodies.pop(name, None)
-            if any((handle := each()) is not None and self._shares(handle, name) for each in others):
+            if self._shared(others, name):
                 own = False
         return own
+
+    def _own(self) -> bool:
+        """Whether its lease is its own: nobody else shares it."""
+        bodies = {} if self._bodies is None else self._bodies
+        return not any(self._shared(bodies.get(name, ()), name) for name in map(resource_text, self._resources))
+
+    def _shared(self, inside: Sequence[ref[LockHandle[Any]]], name: str) -> bool:
+        """Whether one of these has its lease, and is another one."""
+        handles = (handle for each in inside if (handle := each()) is not None and handle is not self)
+        return any(self._shares(handle, name) for handle in handles)
 
     def _shares(self, other: LockHandle[Any], name: str) -> bool:
         """Whether its lease is another handle's, or one of those that the other one has."""
@@ -294,6 +311,9 @@ class AsyncHandle(LockHandle[AsyncHeld]):
         else:
             self.lease = None
 
+    def _let_go(self, lease: AsyncHeld) -> None:
+        abandon(lease)
+
     async def _taken(self) -> AsyncHeld:
         if self.lease is None:
             await asyncio.sleep(0)  # whoever tries again and again lets others go on
@@ -326,7 +346,7 @@ class AsyncHandle(LockHandle[AsyncHeld]):
                 guard.__exit__(kind, error, trace)
             except RedlockError:
                 if own:
-                    abandon(self._held())  # of several, those that were not lost
+                    abandon(self._held())  # also of what was lost: nobody is inside any more
                 raise
         if self._gave_share():
             return
@@ -461,17 +481,20 @@ class Handle(LockHandle[SyncHeld]):
         except BaseException:  # KeyboardInterrupt among them: nobody is told that it was acquired nevertheless
             self._acquiring = False
             if self.lease is not None and self.lease is not before and self._leave():
-                self._maker.let_go(self.lease)
+                self._let_go(self.lease)
             self.lease = before
             raise
         finally:
             self._acquiring = False
 
+    def _let_go(self, lease: SyncHeld) -> None:
+        self._maker.let_go(lease)
+
     def _receive(self, lease: SyncHeld) -> None:
         if self._acquiring:
             self.lease = lease
         else:  # the caller has gone, and a second interrupt may have kept it from telling that
-            self._maker.let_go(lease)
+            self._let_go(lease)
 
     def extend(self, ttl: Seconds | None = None) -> None:
         """Gives the lease a new ttl from now; left out, the one it has. Raises as `Lease.extend`."""
@@ -529,7 +552,7 @@ class Handle(LockHandle[SyncHeld]):
 
     def _drop(self) -> None:
         if self._leave() and self._inside and self.lease is not None:
-            self._maker.let_go(self.lease)
+            self._let_go(self.lease)
 
 
 class Locker(Releaser, Protocol):

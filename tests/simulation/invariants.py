@@ -186,7 +186,9 @@ class Invariants:
         """Whether the last of them came so soon after a clock had changed that its client can't have seen that."""
         if not self._plan.clocks_change:
             return False
-        newest = max(self.began.get(claim.client.name, 0.0) for claim in claims if isinstance(claim, Claim))
+        newest = max(
+            (self.began.get(claim.client.name, 0.0) for claim in claims if isinstance(claim, Claim)), default=0.0
+        )
         return self._world.loop.time() < max(self.clock_changed, newest) + CLOCK_CHECKED
 
     def everything_exclusive(self) -> None:

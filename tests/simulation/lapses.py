@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from redlock_cluster import AsyncLease, LossReason
 from redlock_cluster.core.kinds import Mode
 from redlock_cluster.testing.simulation import SimulatedClient, SimulatedServer, stream
 
@@ -29,6 +30,8 @@ FEW = 2
 """So many of them happen in one history."""
 LONG, SHORT = MAX_TTL, 0.15
 """Seconds: ttl of the lock in question, and of what others try to get."""
+PATIENCE = 2 * LONG
+"""Seconds in which the holder has the lock: what it had before may have to run out."""
 OFTEN, SELDOM = 0.002, 0.15
 """Seconds between two tries: around a flush, and later."""
 AROUND = 0.03
@@ -49,6 +52,7 @@ class Lapses:
         self._random = stream(scene.plan.seed, "lapses")
         self._clients = [client for client in scene.world.clients if not client.process.dead]
         self.kind, self._name = "", ""
+        self._lease: AsyncLease | None = None  # the holder's
 
     async def pass_by(self) -> None:
         """From the first lapse to the last."""
@@ -116,6 +120,7 @@ class Lapses:
     async def _long_after(self) -> None:
         earlier = await self._inside(LONG)
         earlier.over = True
+        await self._holder.spawn(self._lease.release())
         await asyncio.sleep(UNKNOWN)
         section = await self._inside_on_a_bare_quorum()
         self._forget(self._needed[:1])
@@ -126,10 +131,12 @@ class Lapses:
     async def _inside(self, ttl: float) -> Section:
         """The holder has got the lock."""
         client, mode = self._holder, self._random.choice((*["write"] * 3, "read"))
-        outcome = await client.spawn(client.supervisor.lock(self._name, ttl, wait=self._patience(), mode=mode))
+        locking = client.supervisor.lock(self._name, ttl, wait=PATIENCE, mode=mode, on_lost=self._lost)
+        outcome = await client.spawn(locking)
         now, left = self._world.loop.time(), 0.0
         if outcome:
-            left = outcome.value.remaining / client.clock.rate
+            self._lease = outcome.value
+            left = self._lease.remaining / client.clock.rate
         else:
             self._history.problem("no lock although all is well", f"{outcome} ({self.kind})", self._name)
         section = Section(client.name, now + left, self._world, most=MANY if mode == "read" else 1)
@@ -144,9 +151,9 @@ class Lapses:
         self._fill(self._spare, b"0")
         return section
 
-    def _patience(self) -> float:
-        """What was locked before may have to run out."""
-        return 2 * LONG
+    def _lost(self, lease: AsyncLease, reason: LossReason) -> None:
+        """The client hears of it, and nobody who is inside."""
+        self._history.count(f"lapses: lost, {reason.value}")
 
     @staticmethod
     def _fill(servers: Sequence[SimulatedServer], limit: bytes) -> None:

@@ -110,6 +110,8 @@ RARE_IN_FENCED = (
 """The same where every lock has a fence."""
 RARE_IN_AMNESIA = (
     *(f"lapses: {kind}" for kind in LAPSES),
+    "lapses: tries",
+    "lapses: lost, gone",
     "bare quorums",
     "servers flushed",
     "servers crashed",
