@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
 from collections.abc import Iterator
@@ -45,29 +46,33 @@ class _Trial:
     problem: str
 
 
-def check_servers(config: Path, wait: bool = False) -> bool:
+def check_servers(
+    config: Path, deployment: str | None = None, wait: bool = False, timeout: float | None = None
+) -> bool:
     """Connect to every server, lock on every group, and print a table of what was found.
 
-    config: path of the options file
+    config, deployment: path of the options file, and which deployment of it; None: all
     wait: first wait until every server is up and grants locks
+    timeout: for so many seconds; None: for ever
 
-    Returns whether every group gave a lock and took it back.
+    Returns whether every group gave a lock and took it back; when it was waited for in vain, False.
 
     Raises OptionsError.
     """
-    with Supervisor(config) as supervisor:
-        wait_until_attempted(supervisor)
-        if wait:
-            _wait_for_all(supervisor)
+    with Supervisor(config) as everything:
+        if deployment is not None:
+            everything.deployment(deployment)  # fails at once for an unknown one
+        wait_until_attempted(everything)
+        in_vain = wait and not _wait_for_all(everything, deployment, timeout)
         trials = {
             (cluster.name, group.name): trial
-            for cluster in supervisor.status().clusters
-            for group, trial in _trials(supervisor.deployment(cluster.name), cluster)
+            for cluster in _clusters(everything.status(), deployment)
+            for group, trial in _trials(everything.deployment(cluster.name), cluster)
         }
         time.sleep(_POLL)  # a refusal by the last server may come after the quorum
-        status = supervisor.status()
+        status = everything.status()
     out = console()
-    out.print(_table(status, trials))
+    out.print(_table(_clusters(status, deployment), trials))
     problems = {_name(status, key): trial.problem for key, trial in trials.items() if trial.problem}
     for name, problem in problems.items():
         out.print(Text(f"{name}: {problem}", style="red"), soft_wrap=True)
@@ -75,22 +80,32 @@ def check_servers(config: Path, wait: bool = False) -> bool:
         out.print(Text(f"can't lock: {', '.join(problems)}", style="bold red"), soft_wrap=True)
     else:
         out.print(Text("every group gave a lock and took it back", style="bold green"))
-    return not problems
+    return not problems and not in_vain
 
 
-def _wait_for_all(supervisor: Supervisor) -> None:
-    """Say what is waited for whenever that has changed."""
+def _wait_for_all(supervisor: Supervisor, deployment: str | None, timeout: float | None) -> bool:
+    """Say what is waited for whenever that has changed. Returns whether it came, before so many seconds had passed."""
     told: list[str] = []
-    while waiting := not_granting(supervisor.status()):
+    until = math.inf if timeout is None else time.monotonic() + timeout
+    while waiting := not_granting(supervisor.status(), deployment):
         if waiting != told:
             told = waiting
             console(stderr=True).print(Text(f"waiting for {'; '.join(waiting)}"), soft_wrap=True)
+        if time.monotonic() >= until:
+            return False
         time.sleep(_LONG_POLL)
+    return True
 
 
-def not_granting(status: Status) -> list[str]:
-    """The servers that grant no lock, and why."""
-    servers = [server for cluster in status.clusters for group in cluster.groups for server in group.servers]
+def _clusters(status: Status, deployment: str | None) -> list[ClusterStatus]:
+    """One of them, or all."""
+    return [cluster for cluster in status.clusters if deployment in (None, cluster.name)]
+
+
+def not_granting(status: Status, deployment: str | None = None) -> list[str]:
+    """The servers that grant no lock, and why; of one deployment, or of all."""
+    clusters = _clusters(status, deployment)
+    servers = [server for cluster in clusters for group in cluster.groups for server in group.servers]
     return [f"{s.name} ({s.state.value}: {s.last_error})" for s in servers if s.state.value not in ("up", "partial")]
 
 
@@ -132,13 +147,13 @@ def _name(status: Status, key: _Key) -> str:
     return "/".join(key) if len(status.clusters) > 1 else key[1]
 
 
-def _table(status: Status, trials: dict[_Key, _Trial]) -> Table:
-    several = len(status.clusters) > 1
+def _table(clusters: list[ClusterStatus], trials: dict[_Key, _Trial]) -> Table:
+    several = len(clusters) > 1
     table = Table(*(["deployment"] if several else []), "group", "server", "state", "version")
     table.add_column("connections", justify="right")
     table.add_column("vote")
     table.add_column("why, or last error")
-    for cluster in status.clusters:
+    for cluster in clusters:
         for group in cluster.groups:
             votes = trials[cluster.name, group.name].votes or (None,) * len(group.servers)
             for server, vote in zip(group.servers, votes, strict=True):

@@ -81,8 +81,9 @@ def force_release(
     if as_json:
         _print_json(removed)
     else:
-        by = f", which was held by {removed.owner}" if removed.owner else "" if removed.held else ": nobody held it"
-        typer.echo(f"released by force: {_shown(removed.resource)}{by}")
+        by = f", which was held by {removed.owner}" if removed.owner else ""
+        shown = _shown(removed.resource)
+        typer.echo(f"released by force: {shown}{by}" if removed.held else f"nobody held {shown}")
     return True
 
 

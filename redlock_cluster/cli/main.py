@@ -44,7 +44,7 @@ def _errors_reported() -> Iterator[None]:
 
     try:
         yield
-    except OptionsError as error:
+    except (OptionsError, ValueError) as error:
         typer.echo(f"redlock-cluster: {error}", err=True)
         raise typer.Exit(2) from None
     except RedlockError as error:
@@ -86,16 +86,20 @@ def check(
     wait_quarantine: Annotated[
         bool, typer.Option("--wait-quarantine", help="First wait until every server is up and grants locks.")
     ] = False,
+    timeout: Annotated[
+        float | None, typer.Option(min=0, help="Seconds for which that is waited for.", show_default="for ever")
+    ] = None,
+    deployment: Deployment = None,
 ) -> None:
     """Validate the options file, connect to every server, lock on every group, and show what was found.
 
     Each lock is of a resource that nobody else has, and is given back. Exits with 0 when every group gave one and took
-    it back, with 1 when one did not.
+    it back; with 1 when one did not, or when it was waited for in vain.
     """
     with _errors_reported():
         from redlock_cluster.cli.check import check_servers
 
-        raise typer.Exit(0 if check_servers(config, wait_quarantine) else 1)
+        raise typer.Exit(0 if check_servers(config, deployment, wait_quarantine, timeout) else 1)
 
 
 meta = typer.Typer(help="What servers remember of themselves, by which it is known that they forgot no lock.")
@@ -104,7 +108,9 @@ app.add_typer(meta, name="meta", no_args_is_help=True)
 
 @meta.command()
 def show(config: Config, deployment: Deployment = None, as_json: AsJson = False) -> None:
-    """Show what every server remembers, and whether it grants locks. Changes nothing, but as every client does.
+    """Show what every server remembers, and whether it grants locks.
+
+    It connects as every client does: servers of a group that nobody has used are told that they are new.
 
     Exits with 1 when a server grants none.
     """

@@ -41,11 +41,11 @@ def show_meta(config: Path, deployment: str | None, as_json: bool) -> bool:
             typer.echo(json.dumps({"group": group, **_plain(server)}))
     else:
         console().print(_table(status, deployment))
-    return not not_granting(status)
+    return not not_granting(status, deployment)
 
 
 def init_meta(config: Path, deployment: str | None, sure: bool) -> bool:
-    """Have servers grant locks that may have forgotten some. Returns whether all of them do.
+    """Have servers grant locks that may have forgotten some. Returns whether all of them were told, and do.
 
     Arguments as for `show_meta`; sure: ask nothing
 
@@ -54,17 +54,29 @@ def init_meta(config: Path, deployment: str | None, sure: bool) -> bool:
     with Supervisor(config) as everything:
         status = _seen(everything, deployment)
         names = [deployment] if deployment is not None else [cluster.name for cluster in status.clusters]
+        if not _problems(status, deployment):
+            typer.echo("every server grants locks already")
+            return True
         if not sure:
             console(stderr=True).print(_table(status, deployment))
-            if not typer.confirm("does nobody hold a lock?", err=True):
+            if not typer.confirm("is every lock free, and has nobody a lease?", err=True):
                 return False
         for name in names:
             for server in everything.deployment(name).end_quarantine():
                 typer.echo(f"{server} grants locks from now on")
-        left = not_granting(everything.status())
+        left = _problems(everything.status(), deployment)
     for line in left:
-        typer.echo(f"{line} grants none", err=True)
+        typer.echo(line, err=True)
     return not left
+
+
+def _problems(status: Status, deployment: str | None) -> list[str]:
+    """The servers that grant no lock, and those that can't be told that they do."""
+    untold = [server for _, server in _servers(status, deployment) if server.unguarded]
+    return [
+        *[f"{line} grants none" for line in not_granting(status, deployment)],
+        *[f"{server.name} can't be told that it grants locks: {server.unguarded}" for server in untold],
+    ]
 
 
 def _seen(everything: Supervisor, deployment: str | None) -> Status:
@@ -93,9 +105,15 @@ def _plain(server: ServerStatus) -> dict[str, object]:
         "server": server.name,
         "state": server.state.value,
         "quarantine": None if left is None or math.isinf(left) else round(left, 3),
-        "why": server.last_error if server.quarantine is not None else server.unguarded,
+        "why": _why(server),
         "memory": None if server.memory is None else dataclasses.asdict(server.memory),
     }
+
+
+def _why(server: ServerStatus) -> str:
+    """Why it grants no locks, or nobody can tell whether it has forgotten some."""
+    grants = server.quarantine is None and server.state.value in ("up", "partial")
+    return server.unguarded if grants else server.last_error
 
 
 def _table(status: Status, deployment: str | None) -> Table:
@@ -107,8 +125,7 @@ def _table(status: Status, deployment: str | None) -> Table:
             horizons = [horizon for horizon, _ in memory.horizons]
             longest = f"{max(horizons) / 1000:.0f} s" if horizons else ""
             known = memory.run_id[:_SHOWN], memory.server_id[:_SHOWN], f"{memory.group} of {memory.size}", longest
-        why = server.last_error if server.quarantine is not None else server.unguarded
         style = "green" if server.state.value == "up" else "yellow"
         state = Text(server.state.value, style=style)
-        table.add_row(Text(group), Text(server.name), state, *map(Text, known), Text(why))
+        table.add_row(Text(group), Text(server.name), state, *map(Text, known), Text(_why(server)))
     return table

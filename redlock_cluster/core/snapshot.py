@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from redlock_cluster.core.exclusive import EXCLUSIVE
-from redlock_cluster.core.mode import ABSENT, AGAINST, Answer, no_vote
+from redlock_cluster.core.mode import ABSENT, AGAINST, FOR, Answer, no_vote
 from redlock_cluster.core.queue import side_keys
 from redlock_cluster.core.tally import InspectionTally, Standing
 from redlock_cluster.core.token import label_of, maker_of
@@ -28,6 +28,7 @@ __all__ = [
     "LockSnapshot",
     "WaitingClient",
     "conclusion",
+    "doubted",
     "questions",
     "said",
 ]
@@ -143,7 +144,7 @@ class ForcedRelease:
 
     resource, group: what was released, and who votes on it
     held: whether anybody held it, on any server
-    owner: the label of who held it on a quorum, "" if nobody did or that has none
+    owner: the label of who held it on a quorum, "" if nobody did or that has none; of readers all, with commas
     votes: FOR: the lock is gone from that server
     """
 
@@ -217,6 +218,16 @@ def said(server: str, replies: Sequence[object] | str, permit: bool = False) -> 
         waiting=waiting,
     )
     return Said(shown, answer, left, (token,) if token else ())
+
+
+def doubted(each: Said, doubt: str) -> Said:
+    """What a server said that may have forgotten who holds the lock: that nobody does says nothing.
+
+    doubt: why it may, "" if it can't have
+    """
+    if not doubt or each.answer.vote is not FOR:
+        return each
+    return Said(replace(each.shown, error=f"nobody, but {doubt}"), Answer(ABSENT, why=doubt), 0)
 
 
 def _readers(members: object, time: object) -> tuple[tuple[bytes, ...], tuple[LockReader, ...]] | None:

@@ -55,17 +55,17 @@ async def force_release(engine: Engine, resource: Resource, permit: int | None) 
         text = f"too few servers have released {quoted(name)}: it may still be held"
         return QuorumUnavailable(text, name, group.name, votes, engine.clock() - started)
     holding, token = conclusion(heard)
-    owner = "" if token is None else label_of(token) or ""
+    readers = sorted({reader.owner for each in heard for reader in each.shown.readers})
+    owner = ", ".join(readers) if readers else "" if token is None else label_of(token) or ""
     held = any(not isinstance(each, str) and forced(each[0]) for each in replies)
-    by = _by_whom(held, owner, holding)
-    _log.warning("%s was released by force (group %s): %s", quoted(name), cut(group.name), by)
+    if held:
+        by = _by_whom(owner, holding)
+        _log.warning("%s was released by force (group %s): %s", quoted(name), cut(group.name), by)
     return ForcedRelease(name, group.name, held, owner, votes)
 
 
-def _by_whom(held: bool, owner: str, holding: Holding) -> str:
+def _by_whom(owner: str, holding: Holding) -> str:
     """Who held the lock, for the log."""
-    if not held:
-        return "nobody held it"
     if owner:
         return f"it was held by {owner}"
     return "somebody without a label held it" if holding is Holding.HELD else "nobody held a quorum of it"

@@ -100,6 +100,14 @@ class Memories:
         elif seconds is not None:
             heard.metas[index], heard.times[index], heard.connections[index] = meta, int(seconds * 1000), connection
 
+    async def forgets(self, heard: Heard, index: int) -> str:
+        """As `wire.handshake.forgets`, of a server that was heard; "" for one that does not say."""
+        try:
+            async with asyncio.timeout(self._group.timing.server_timeout):
+                return await forgets(heard.connections[index])
+        except (ConnectionFailed, TimeoutError):
+            return ""
+
     async def begin(
         self, heard: Heard, index: int, run_id: str, before: ServerMemory | None, horizons: tuple[int, ...]
     ) -> tuple[ServerMemory | None, object]:

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -46,6 +47,7 @@ _log = logging.getLogger(__name__)
 
 _GRAIN: Final = 0.002  # seconds: what `core.timing` takes from every ttl besides drift
 _SENT_FOR: Final = 1.9  # horizons for which locks of that ttl are sent before servers are told again; see meta.lua
+_KEPT_FOR: Final = 5.0  # seconds between two looks whether a server still writes every lock to disk
 _NO_MEMORY: Final = "it has no memory of this group"
 _FLUSHED: Final = "its keys were flushed"
 _INIT: Final = "redlock-cluster meta init"
@@ -61,6 +63,7 @@ class _Member:
     meta: what it remembered when it was asked last
     unguarded: why nobody can tell whether it has forgotten, "" if that can be told
     durable: no restart takes from it what it has answered, nor did the last one
+    kept_at: engine time when it was seen to write every lock to disk
     cause: why it may have forgotten, "" if its grants count
     since: engine time when this client saw that
     until: engine time when its grants count again, None while nobody knows
@@ -79,6 +82,7 @@ class _Member:
     meta: ServerMemory | None = None
     unguarded: str = ""
     durable: bool = False
+    kept_at: float = 0.0
     cause: str = ""
     since: float = 0.0
     until: float | None = None
@@ -99,6 +103,10 @@ class _Member:
     def remembers(self) -> bool:
         """Whether it remembers this run."""
         return self.meta is not None and self.meta.run_id == self.run_id
+
+    def kept_until(self) -> float:
+        """Engine time when it is asked again whether it writes every lock to disk; never, if it has not said so."""
+        return self.kept_at + _KEPT_FOR if self.remembers and self.meta and self.meta.durable else math.inf
 
     @property
     def doubtful(self) -> bool:
@@ -192,6 +200,8 @@ class Quarantine:
         for member in self._members:
             self._look_at_clock(member)
             if not member.unguarded and member.run_id and not (member.counts and self._tells(member)):
+                self._wanted = True
+            if member.kept_until() <= self._clock():
                 self._wanted = True
         self.look()
 
@@ -314,6 +324,7 @@ class Quarantine:
         heard = await self._heard()
         counted = self._counting()
         self._note_all(heard)
+        await asyncio.gather(*(self._see_whether_kept(member, heard) for member in self._members))
         doubtful = [member for member in self._members if member.doubtful]
         if self._wanted:
             return
@@ -339,6 +350,20 @@ class Quarantine:
                 self._note(member, heard.metas[member.index])
             if member.untold and member.index in heard.connections:
                 self._memories.keep(member.index, heard.connections[member.index], self._known_ms)
+
+    async def _see_whether_kept(self, member: _Member, heard: Heard) -> None:
+        """If a server does not write every lock to disk any more, have it remember that: a restart may take some."""
+        index, meta = member.index, member.meta
+        if meta is None or index not in heard.connections or member.kept_until() > self._clock():
+            return
+        member.kept_at = self._clock()
+        if not await self._memories.forgets(heard, index):
+            return
+        told, reply = await self._memories.begin(heard, index, member.run_id, meta, ())
+        if told is not None and reply == 1 and member.meta is meta:
+            self._note(member, told)
+        else:
+            member.kept_at = 0.0  # again at the next health check
 
     def _plan(self, doubtful: list[_Member], heard: Heard) -> list[tuple[_Member, tuple[int, ...]]]:
         """Say when servers count again. Returns those of which that is so by now, each with the horizons in use."""
@@ -380,7 +405,10 @@ class Quarantine:
         """A server has said what it remembers."""
         if member.unguarded:
             return
-        gone, member.meta = member.meta is not None and meta is None, meta
+        gone = member.meta is not None and meta is None
+        if member.remembers and member.meta and member.meta.durable and meta and not meta.durable:
+            self._keeps_no_more(member)
+        member.meta = meta
         member.other = self._belongs_elsewhere(meta)
         if member.other:
             self._show(member)
@@ -390,6 +418,15 @@ class Quarantine:
             self._quarantine(member, _FLUSHED)
         else:
             self._show(member)
+
+    def _keeps_no_more(self, member: _Member) -> None:
+        """A server does not write every lock to disk any more: the next handshake says whether it can be used so."""
+        member.durable = False
+        name, group = cut(self._group.names[member.index]), cut(self._group.name)
+        _log.warning("%s does not write every lock to disk any more, so a restart takes some (group %s)", name, group)
+        for keeper in self._group.pools[member.index].keepers:
+            if keeper.connection is not None:
+                keeper.connection.abort("it does not write every lock to disk any more")
 
     def _is_fresh(self, heard: Heard) -> bool:
         """Whether no server remembers anything, and nobody can have had a lock since the first was asked."""
@@ -525,7 +562,7 @@ class Quarantine:
             member.meta = heard.metas[member.index]
         before = [m for m in members if not m.counts and not m.untold and (m.meta is None or m.meta.readable)]
         await self._start(before, heard, heard.horizons(heard.metas))
-        told = tuple(self._group.names[member.index] for member in before if member.counts)
+        told = tuple(self._group.names[member.index] for member in before if member.counts and not member.unguarded)
         if told:
             _log.warning(
                 "group %s: these servers count, as an operator says: %s", cut(self._group.name), ", ".join(told)

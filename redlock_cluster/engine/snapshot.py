@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from redlock_cluster.core.permit import lock_mode, permit_of
 from redlock_cluster.core.resource import Resource, resource_text
-from redlock_cluster.core.snapshot import LockSnapshot, Said, conclusion, questions, said
+from redlock_cluster.core.snapshot import LockSnapshot, Said, conclusion, doubted, questions, said
 from redlock_cluster.core.token import label_of
 from redlock_cluster.engine.asking import ask
 from redlock_cluster.engine.engine import Engine
@@ -27,7 +27,8 @@ async def snapshot(engine: Engine, resource: Resource, permit: int | None) -> Lo
     """
     group, key = engine.route(resource)
     key = lock_mode(permit).place(key)
-    heard = await all_said(group, key)
+    doubts = [keeper.doubt for keeper in pipeline_of(group, key).keepers]
+    heard = [doubted(each, doubt) for each, doubt in zip(await all_said(group, key), doubts, strict=True)]
     holding, token = conclusion(heard)
     owner = "" if token is None else label_of(token) or ""
     return LockSnapshot(resource_text(resource), group.name, holding, owner, tuple(each.shown for each in heard))

@@ -181,7 +181,7 @@ def test_inspect_locks_and_force_release(cluster: EmbeddedCluster) -> None:
         assert (done.returncode, done.stderr) == (0, "")
         assert json.loads(done.stdout)["held"] is True
         done = run("force-release", cluster.options_path, b"\xff", "--yes")
-        assert done.stdout == "released by force: \\xff: nobody held it\n"
+        assert done.stdout == "nobody held \\xff\n"
         assert other.token
     for server in cluster.servers:
         said(server, "FLUSHALL")
@@ -266,8 +266,75 @@ def test_meta_init_asks_first() -> None:
         cluster.servers[2].kill()
         done = run("meta", "init", cluster.options_path)
         assert done.returncode == 1
-        assert "does nobody hold a lock?" in done.stderr
+        assert "is every lock free, and has nobody a lease?" in done.stderr
         assert "grants locks" not in done.stdout
+
+
+def test_meta_init_has_nothing_to_ask_where_every_server_grants_locks(cluster: EmbeddedCluster) -> None:
+    done = run("meta", "init", cluster.options_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "every server grants locks already\n", "")
+
+
+def test_meta_init_says_which_servers_it_may_not_tell(tmp_path: Path) -> None:
+    with EmbeddedCluster(1, 3, options={"connect_timeout": 500}) as cluster:
+        cluster.servers[2].kill()
+        for server in cluster.servers[:2]:
+            said(server, "ACL SETUSER op on >pw ~* &* +@all -hset")
+        who = {"username": "op", "password": "pw"}
+        path = tmp_path / "op.yaml"
+        path.write_text(yaml.safe_dump({"servers": [{"port": server.port, **who} for server in cluster.servers]}))
+        done = run("meta", "init", path, "--yes")
+        assert done.returncode == 1
+        assert done.stdout == ""
+        for server in cluster.servers[:2]:
+            (line,) = [line for line in done.stderr.splitlines() if server.name in line]
+            assert "can't be told that it grants locks: " in line
+            assert "hset" in line
+
+
+def test_servers_of_other_deployments_are_not_asked_about(cluster: EmbeddedCluster, tmp_path: Path) -> None:
+    path = tmp_path / "two.yaml"
+    groups = {"a": cluster.options["cluster"], "b": [{"servers": [{"port": 1}]}]}
+    each = {name: {"cluster": of, "key_prefix": f"{name}:", "connect_timeout": 500} for name, of in groups.items()}
+    path.write_text(yaml.safe_dump({"deployments": each}))
+    for command in (["meta", "show"], ["meta", "init"], ["check"], ["check", "--wait-quarantine"]):
+        assert run(*command, path, "--deployment", "a").returncode == 0
+        assert (
+            run(*command[:2], *(["--timeout", "0.2"] if "--wait-quarantine" in command else []), path).returncode == 1
+        )
+    for server in cluster.servers:
+        said(server, "FLUSHALL")
+
+
+def test_wait_for_quarantine_ends_with_its_timeout() -> None:
+    with EmbeddedCluster(1, 3, options={"connect_timeout": 500}) as cluster, Supervisor(cluster.options):
+        cluster.servers[0].kill()
+        done = run("check", cluster.options_path, "--wait-quarantine", "--timeout", "0.3")
+        assert done.returncode == 1
+        assert f"waiting for {cluster.servers[0].name} (down: " in done.stderr
+        assert "every group gave a lock" in done.stdout
+
+
+def test_inspect_does_not_call_free_what_servers_have_forgotten() -> None:
+    with EmbeddedCluster(1, 3) as cluster, Supervisor(cluster.options) as redlock:
+        lease = redlock.lock("job", 60).value
+        for server in cluster.servers[:2]:
+            server.kill()
+            server.start()
+        deadline = time.monotonic() + 20
+        while (done := run("inspect", cluster.options_path, "job")).stdout.count("nobody, but ") < 2:
+            assert time.monotonic() < deadline, done.stdout
+        assert done.returncode == 1
+        assert done.stdout.startswith("job: unknown (group 0)\n")
+        assert lease.token
+
+
+@pytest.mark.parametrize("arguments", [["inspect", ""], ["route", ""], ["force-release", "", "--yes"]])
+def test_what_can_be_no_resource_is_said_in_a_line(cluster: EmbeddedCluster, arguments: list[str]) -> None:
+    done = run(arguments[0], cluster.options_path, *arguments[1:])
+    assert done.returncode == 2
+    assert done.stderr.startswith("redlock-cluster: a resource")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_check_with_a_group_without_quorum_exits_with_1_and_names_it() -> None:

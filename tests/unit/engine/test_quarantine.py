@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from redlock_cluster import Err, Ok, ServerStatus
+from redlock_cluster import Err, Ok, ServerState, ServerStatus
 from redlock_cluster.core.meta import horizon_of, meta_key
 from redlock_cluster.lua import META as SCRIPT
 from redlock_cluster.testing.model import REDIS_6_2, VALKEY_9, ModelVersion
@@ -631,6 +631,35 @@ def test_durable_server_that_kept_its_memory_counts_at_once_but_not_if_its_clock
             scene.servers[0].clock.step(2.0)
             await asyncio.sleep(1.2)
             assert scene.quarantined(alice) == [0]
+
+    played(play)
+
+
+@pytest.mark.parametrize("required", [False, True])
+def test_server_that_writes_locks_to_disk_no_more_waits_after_its_next_restart(required: bool) -> None:
+    async def play(scene: Scene) -> None:
+        for server in scene.servers:
+            server.model.config.update({b"appendonly": b"yes", b"appendfsync": b"always"})
+        options = {"durability": "fsync"} if required else {}
+        clients = [await scene.client(name, **options) for name in ("alice", "bob")]
+        assert [scene.memory(index)[b"durable"] for index in range(3)] == [b"1"] * 3
+        await asyncio.sleep(10)
+        assert scene.written == [1, 1, 1]
+        scene.servers[0].model.config[b"appendfsync"] = b"everysec"
+        await asyncio.sleep(7)
+        assert scene.memory(0)[b"durable"] == b"0"
+        for client in clients:
+            assert await scene.lock(client, 1.0, name=client.name)
+            server = scene.status(client)[0]
+            assert server.quarantine is None
+            assert (server.state is ServerState.DOWN) is required
+            assert ("durability: fsync needs" in server.last_error) is required
+        scene.servers[0].model.config[b"appendfsync"] = b"always"
+        scene.servers[0].crash()
+        scene.servers[0].restart(keep_memory=True)
+        await asyncio.sleep(0.5)
+        for client in clients:
+            assert scene.quarantined(client) == [0]
 
     played(play)
 
