@@ -2,7 +2,7 @@
 
 from redlock_cluster import Redlock, Ok, Err
 
-    Redlock.start("config/redlock.yaml")
+    Redlock.start("redlock.yaml")
     with Redlock.mutex("invoice:42", wait=5) as lease:
         ...
 
@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    __version__: str
     from redlock_cluster.aio import AsyncSupervisor
     from redlock_cluster.core.lease_record import LeaseState, LossReason
     from redlock_cluster.core.retry import RETRY, Policy
@@ -163,6 +164,10 @@ _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names
 
 
 def __getattr__(name: str) -> object:
+    if name == "__version__":
+        from importlib.metadata import version  # reads files
+
+        return version("redlock-cluster")
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)

@@ -25,7 +25,6 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="redlock-cluster",
-    help="Locks over groups of independent Redis or Valkey servers.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -50,6 +49,23 @@ def _errors_reported() -> Iterator[None]:
     except RedlockError as error:
         typer.echo(f"redlock-cluster: {error}", err=True)
         raise typer.Exit(1) from None
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        import redlock_cluster
+
+        typer.echo(f"redlock-cluster {redlock_cluster.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Locks over groups of independent Redis or Valkey servers."""
 
 
 @app.command()

@@ -17,6 +17,7 @@ import pytest
 import yaml
 from resolver import swallowing
 
+import redlock_cluster
 from redlock_cluster import Supervisor
 from redlock_cluster.core.ring import Ring
 from redlock_cluster.options import json_schema
@@ -327,6 +328,10 @@ def test_inspect_does_not_call_free_what_servers_have_forgotten() -> None:
         assert done.returncode == 1
         assert done.stdout.startswith("job: unknown (group 0)\n")
         assert lease.token
+
+
+def test_version_is_told() -> None:
+    assert run("--version").stdout == f"redlock-cluster {redlock_cluster.__version__}\n"
 
 
 @pytest.mark.parametrize("arguments", [["inspect", ""], ["route", ""], ["force-release", "", "--yes"]])

@@ -32,8 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A working directory with the options file that the README names, and its servers."""
     path = tmp_path_factory.mktemp("readme")
     with EmbeddedCluster(groups=3, servers=3) as cluster:
-        (path / "config").mkdir()
-        (path / "config" / "redlock.yaml").write_text(yaml.safe_dump(cluster.options))
+        (path / "redlock.yaml").write_text(yaml.safe_dump(cluster.options))
         yield path
 
 

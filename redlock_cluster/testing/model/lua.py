@@ -16,7 +16,7 @@ from redlock_cluster.testing.model.replies import Failure, Pairs, Reply, Status,
 from redlock_cluster.testing.model.versions import ModelVersion
 from redlock_cluster.testing.model.wording import NOT_A_WORD
 
-__all__ = ["CompileError", "Interpreter", "Perform", "ScriptFailed", "ScriptFault", "interpreter"]
+__all__ = ["CompileError", "Interpreter", "Perform", "ScriptFailed", "ScriptFault", "interpreter", "load_lua"]
 
 Perform: TypeAlias = Callable[[list[bytes]], Reply]
 """Runs a command for a script: its words to its reply; an error reply is a Failure, or raises ScriptFault."""
@@ -78,7 +78,7 @@ class Interpreter:
     """Compiles scripts and runs them, one at a time."""
 
     def __init__(self, version: ModelVersion) -> None:
-        lupa = _lupa()
+        lupa = load_lua()
         runtime = lupa.LuaRuntime(encoding=None, register_eval=False, register_builtins=False)
         source = pkgutil.get_data(__name__, "prelude.lua")
         assert source is not None
@@ -213,7 +213,8 @@ def _text_of(fault: object) -> bytes | None:
     return fault.text if isinstance(fault, _Raised) else None
 
 
-def _lupa() -> Any:
+def load_lua() -> Any:
+    """The module that runs Lua. Raises ImportError without it."""
     try:
         return importlib.import_module("lupa.lua51")
     except ImportError as error:

@@ -14,6 +14,7 @@ from redlock_cluster.engine.engine import Engine
 from redlock_cluster.options import Options
 from redlock_cluster.options.file import load_options
 from redlock_cluster.testing.model import VALKEY_9, ModelServer, ModelVersion
+from redlock_cluster.testing.model.lua import load_lua
 from redlock_cluster.testing.simulation.clocks import MachineClock
 from redlock_cluster.testing.simulation.entropy import SeededEntropy, stream
 from redlock_cluster.testing.simulation.loop import Process, VirtualLoop
@@ -168,9 +169,12 @@ class Simulation:
 
     seed: of all randomness
     network: makes the network for a loop; None: the default one
+
+    Raises ImportError without `lupa`, the extra `simulation`: its servers run scripts.
     """
 
     def __init__(self, seed: int | str, network: Callable[[VirtualLoop], Network] | None = None) -> None:
+        load_lua()
         self.seed = seed
         self.loop = VirtualLoop()
         make = network or (lambda loop: Network(loop, stream(seed, "network")))
