@@ -32,7 +32,7 @@ from redlock_cluster.handles import decorator
 from redlock_cluster.handles.decorator import NO_DEFAULT
 from redlock_cluster.handles.election import AsyncElection, AsyncTerm, Candidacy
 from redlock_cluster.handles.lease import AsyncLease, inherited, known, records
-from redlock_cluster.handles.many import AsyncLeaseGroup, AsyncMutexMany
+from redlock_cluster.handles.many import AsyncLeaseGroup, AsyncMutexMany, listed
 from redlock_cluster.handles.mutex import AsyncMutex
 from redlock_cluster.handles.rwlock import AsyncReadWriteLock
 from redlock_cluster.handles.semaphore import AsyncSemaphore
@@ -565,12 +565,12 @@ class AsyncSupervisor(Unique):
 
         Raises ValueError for a resource that occurs twice, before anything is sent; otherwise as `lock`.
         """
-        engine = await self._deployments.engine(self._name)
+        wanted, engine = listed(resources, "lock_many"), await self._deployments.engine(self._name)
 
         def locked(outcomes: list[LeaseRecord | LockNotAcquired]) -> list[Ok[AsyncLease] | Refused]:
             return [Ok(AsyncLease(self, engine, o)) if isinstance(o, LeaseRecord) else refused(o) for o in outcomes]
 
-        return await bulk.acquire_many(engine, list(resources), ttl, locked, mode_of("write", fenced, engine.fencing))
+        return await bulk.acquire_many(engine, wanted, ttl, locked, mode_of("write", fenced, engine.fencing))
 
     async def extend_many(
         self, leases: Iterable[AsyncLease], ttl: Seconds | None = None

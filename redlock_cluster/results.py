@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Generic, Literal, TypeVar, final
+from typing import Generic, Literal, NoReturn, TypeVar, final
 
 from redlock_cluster.errors import Contended, LeaseLost, NotHeld, RedlockError, WaitCancelled
 
@@ -64,6 +64,11 @@ class Err(Generic[V]):
     def __bool__(self) -> Literal[False]:
         return False
 
+    @property
+    def value(self) -> NoReturn:
+        """There is none: raises the error, so that `lock(...).value` says why there is no lock."""
+        raise self.error or RedlockError(str(self.reason))
+
 
 Refused = Err[Literal["lock_failure", "unavailable", "cancelled"]]
 """Why there is no lock."""
@@ -115,6 +120,4 @@ def extended(lease: V, outcome: object) -> Ok[V] | Lost:
 
 def value_of(outcome: Ok[V] | Refused | Lost | Unavailable) -> V:
     """Return the value of a supervisor's result. Raises the error of a refusal."""
-    if isinstance(outcome, Ok):
-        return outcome.value
-    raise outcome.error or RedlockError(outcome.reason)
+    return outcome.value

@@ -31,7 +31,7 @@ from redlock_cluster.handles import decorator
 from redlock_cluster.handles.decorator import NO_DEFAULT
 from redlock_cluster.handles.election import Candidacy, Election, Term
 from redlock_cluster.handles.lease import Holding, Lease, abandon, abandon_result, detach, inherited, known, records
-from redlock_cluster.handles.many import LeaseGroup, MutexMany
+from redlock_cluster.handles.many import LeaseGroup, MutexMany, listed
 from redlock_cluster.handles.mutex import Mutex
 from redlock_cluster.handles.rwlock import ReadWriteLock
 from redlock_cluster.handles.semaphore import Semaphore
@@ -540,7 +540,7 @@ class Supervisor(Unique):
 
         Raises ValueError for a resource that occurs twice, before anything is sent; otherwise as `lock`.
         """
-        wanted = list(resources)
+        wanted = listed(resources, "lock_many")
 
         async def lock_many(engine: Engine) -> list[Ok[Lease] | Refused]:
             def locked(outcomes: list[LeaseRecord | LockNotAcquired]) -> list[Ok[Lease] | Refused]:

@@ -143,8 +143,12 @@ class Extension(Decision):
         if running is not None:
             running.add_waiter(self)
             return self
-        self._round = begun = ExtensionRound(self._group, record, self._terms, self._foreign)
-        if begun.begin() and not begun.decided:
+        begun = ExtensionRound(self._group, record, self._terms, self._foreign)
+        if not begun.begin():
+            self._decide()
+            return self
+        self._round = begun
+        if not begun.decided:
             begun.add_waiter(self)
         else:
             self._ended()

@@ -486,9 +486,7 @@ class Watchdog:
                 del self._slots[due]
         if late and now >= self._told + _TOLD:
             self._told = now
-            _log.warning(
-                "this event loop has stood still: leases that look after themselves are seen to %.3g s late", late
-            )
+            _log.warning("this process, or its event loop, has stood still: leases are extended %.3g s late", late)
 
     @staticmethod
     def _wake_some(slot: dict[Watch, None], due: float, now: float, most: int) -> tuple[int, float]:
@@ -559,7 +557,9 @@ class Watchdog:
         record, group = watch.record, watch.group
         name = quoted(resource_text(record.resource))
         give_back(group, record)  # first: warnings may be errors
-        warnings.warn(f"a lease on {name} that extends itself was dropped without being released", ResourceWarning, 2)
+        dropped = f"a lease on {name} that extends itself was dropped without being released, so it is released now"
+        _log.warning("%s: keep what lock() returns, or use `with`", dropped)  # the other one is seldom shown
+        warnings.warn(dropped, ResourceWarning, 2)
 
     def close(self) -> None:
         """The supervisor closes: what extends itself is released, and nothing is told any more."""

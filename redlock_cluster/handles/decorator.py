@@ -53,6 +53,7 @@ def synchronized(
     The decorator raises TypeError for what is no plain function or has no such parameter, ValueError for a template
     that is wrong in itself.
     """
+    _require_template(template)
     make("checked")
 
     def decorate(function: Callable[P, R]) -> Callable[P, R | D]:
@@ -85,6 +86,7 @@ def synchronized_async(
     template: str, make: Callable[[str], AsyncMutex], default: D | NoDefault
 ) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], Callable[P, Coroutine[Any, Any, R | D]]]:
     """Has each call of an async function made in the body of a handle; otherwise as `synchronized`."""
+    _require_template(template)
     make("checked")
 
     def decorate(function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Coroutine[Any, Any, R | D]]:
@@ -109,6 +111,13 @@ def synchronized_async(
     return decorate
 
 
+def _require_template(template: object) -> None:
+    """Raises TypeError for a function: the decorator was written without parentheses."""
+    if not isinstance(template, str):
+        kind = type(template).__name__
+        raise TypeError(f"synchronized takes a template, not a {kind}: @redlock.synchronized('name:{{argument}}')")
+
+
 class _Template:
     """How one function's calls name their resources.
 
@@ -118,10 +127,6 @@ class _Template:
     """
 
     def __init__(self, template: str, function: Callable[..., object]) -> None:
-        if not isinstance(template, str):
-            raise TypeError(
-                f"a template is a str, not {type(template).__name__}: @redlock.synchronized('name:{{argument}}')"
-            )
         _require_function(function)
         self._template, self._signature = template, inspect.signature(function)
         name = getattr(function, "__qualname__", None) or repr(function)

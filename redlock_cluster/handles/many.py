@@ -28,7 +28,7 @@ from redlock_cluster.handles.unique import Unique
 from redlock_cluster.handles.upkeep import Upkeep
 from redlock_cluster.results import Err, Lost, Ok, Refused
 
-__all__ = ["AsyncLeaseGroup", "AsyncMutexMany", "LeaseGroup", "MutexMany"]
+__all__ = ["AsyncLeaseGroup", "AsyncMutexMany", "LeaseGroup", "MutexMany", "listed"]
 
 Part = TypeVar("Part", bound=HeldLease)
 
@@ -224,7 +224,7 @@ class AsyncMutexMany(AsyncHandle[AsyncLeaseGroup]):
         cancel_on_loss: bool | None = None,
         fenced: bool | None = None,
     ) -> None:
-        super().__init__(supervisor, _listed(resources), terms, wait, cancel_id, fenced=fenced)
+        super().__init__(supervisor, listed(resources, "mutex_many"), terms, wait, cancel_id, fenced=fenced)
         self._supervisor, self._cancel_on_loss = supervisor, cancel_on_loss
 
     def _lock(self, wait: Wait) -> Awaitable[Ok[AsyncLeaseGroup] | Refused]:
@@ -263,7 +263,7 @@ class MutexMany(Handle[LeaseGroup]):
         cancel_id: str | None = None,
         fenced: bool | None = None,
     ) -> None:
-        super().__init__(supervisor, _listed(resources), terms, wait, cancel_id, fenced=fenced)
+        super().__init__(supervisor, listed(resources, "mutex_many"), terms, wait, cancel_id, fenced=fenced)
         self._supervisor = supervisor
 
     def _lock(self, wait: Wait) -> LeaseGroup:
@@ -272,10 +272,13 @@ class MutexMany(Handle[LeaseGroup]):
         )
 
 
-def _listed(resources: Iterable[Resource]) -> tuple[Resource, ...]:
-    """Raises TypeError for one resource, whose characters are not meant."""
+def listed(resources: Iterable[Resource], taker: str) -> tuple[Resource, ...]:
+    """Several resources. Raises TypeError for one, whose characters are not meant.
+
+    taker: what takes them
+    """
     if isinstance(resources, (str, bytes)):
-        raise TypeError(f"mutex_many takes a list of resources, not one {type(resources).__name__}")
+        raise TypeError(f"{taker} takes a list of resources, not one {type(resources).__name__}")
     return tuple(resources)
 
 

@@ -39,7 +39,9 @@ _log = logging.getLogger(__name__)
 GIVEN: Final = (LeaseState.RELEASED, LeaseState.DETACHED)
 """States in which there is nothing to release."""
 
-_NO_UPGRADE: Final = "a read lock can't become a write lock while others may read: release it first, or begin with that"
+_NO_UPGRADE: Final = (
+    "a read lock can't become a write lock while others may read: release it first, or begin with a write lock"
+)
 _NO_DOWNGRADE: Final = "whoever holds it alone may read: use the lease of that one, or release it first"
 
 _FRESH: Final = 2 / 3  # of a handle's validity is left at least of the lease that it shares, as if that extended itself

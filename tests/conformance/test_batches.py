@@ -54,6 +54,9 @@ async def test_thousands_at_a_time_over_several_groups(make: Make, servers: Serv
 
 @pytest.mark.parametrize("servers", ["valkey-9"], indirect=True)
 async def test_duplicates_are_an_error_before_anything_is_sent(api: Api, servers: ServerGroup, resource: str) -> None:
+    for one in (resource, resource.encode()):
+        with pytest.raises(TypeError, match="lock_many takes a list of resources, not one "):
+            await api.run(api.supervisor.lock_many, one, 30)
     for twice in ([resource, resource], [resource, resource.encode()]):
         with pytest.raises(ValueError, match="twice"):
             await api.run(api.supervisor.lock_many, twice, 30)

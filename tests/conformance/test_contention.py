@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import pytest
 
-from redlock_cluster import Contended, Err, Ok, QuorumUnavailable, Vote
+from redlock_cluster import Contended, Err, Ok, QuorumUnavailable, RedlockError, Vote
 
 from .adapter import Api, eventually, everywhere
 from .conftest import Make
@@ -28,6 +28,18 @@ async def test_second_lock_is_refused_and_the_first_untouched(
     await everywhere(lambda: servers.values(key), lease.token.encode())
     assert all(0 < ttl <= 30_000 for ttl in servers.ttls_ms(key))
     assert lease.valid
+    assert await api.unlock(resource, lease) == Ok(None)
+
+
+async def test_value_of_a_refusal_is_its_error(make: Make, resource: str) -> None:
+    api, other = await make(), await make()
+    lease = (await api.lock(resource, 30)).value
+    refusal = await other.lock(resource, 30, wait=0)
+    with pytest.raises(Contended) as caught:
+        _ = refusal.value
+    assert caught.value is refusal.error
+    with pytest.raises(RedlockError, match="not_held"):
+        _ = Err("not_held").value
     assert await api.unlock(resource, lease) == Ok(None)
 
 

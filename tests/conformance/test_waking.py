@@ -462,11 +462,12 @@ async def test_user_with_the_rights_that_the_documentation_lists_waits_in_full(
     assert match
     rights = [f">{LOCKER}" if right == ">password" else right for right in match[1].split()]
     for client, build in zip(servers.clients, servers.builds, strict=True):
-        unknown = [] if build.deletes_if_equal and build.family == "valkey" else ["+delifeq"]
-        unknown += ["+delex"] if build.family == "valkey" or not build.deletes_if_equal else []
+        native = build.deletes_if_equal
+        unknown = [] if native and build.family == "valkey" else ["+delifeq"]
+        others = ["+delex"] if native and build.family == "redis" else []
         unknown += ["+client|setinfo"] if build.family == "redis" and (7,) <= build.version < (7, 2) else []
         known = [right for right in rights if right not in unknown]
-        client.execute_command("ACL", "SETUSER", "locker", "reset", *known)  # type: ignore[no-untyped-call]
+        client.execute_command("ACL", "SETUSER", "locker", "reset", *known, *others)  # type: ignore[no-untyped-call]
     try:
         options = servers.options(**WOKEN)
         login = {"username": "locker", "password": LOCKER}

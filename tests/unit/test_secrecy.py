@@ -14,7 +14,7 @@ import pytest
 from pydantic import SecretStr
 from secrecy import SECRETS, Secrets
 
-from redlock_cluster import Contended, Err, LeaseLost, LeaseState, NotHeld, QuorumUnavailable
+from redlock_cluster import Contended, Err, LeaseLost, LeaseState, NotHeld, QuorumUnavailable, RedlockError
 from redlock_cluster.core.token import owner_label
 from redlock_cluster.core.votes import ServerVote, Vote
 from redlock_cluster.wire.ports import SystemEntropy
@@ -129,7 +129,10 @@ def said(thing: object) -> Iterator[str]:
     yield from (repr(thing), str(thing), format(thing), ascii(thing), repr(getattr(thing, "__dict__", "")))
     for name in dir(thing):
         if not name.startswith("_") and name != "token":
-            value = getattr(thing, name)
+            try:
+                value = getattr(thing, name)
+            except RedlockError as error:  # there is none
+                value = "".join(traceback.format_exception(error))
             if not callable(value):
                 yield from (repr(value), str(value))
     for keep in (pickle.dumps, copy.copy):

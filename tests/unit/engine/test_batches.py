@@ -65,7 +65,7 @@ async def test_leases_of_a_chunk_are_made_while_servers_work_on_the_next(monkeyp
     monkeypatch.setattr(bulk, "WINDOW", 4)
     async with Group(1) as group:
         (wire,) = group.now
-        task = asyncio.create_task(group.supervisor.lock_many("abcde", 10))
+        task = asyncio.create_task(group.supervisor.lock_many([*"abcde"], 10))
         for won in (2, 4):
             await turns(4)
             assert not group.supervisor.leases() if won == 2 else len(group.supervisor.leases()) == 2

@@ -10,7 +10,15 @@ from typing import Any
 
 import pytest
 
-from redlock_cluster import AsyncSupervisor, Contended, QuorumUnavailable, Redlock, Supervisor, WouldDeadlock
+from redlock_cluster import (
+    AsyncRedlock,
+    AsyncSupervisor,
+    Contended,
+    QuorumUnavailable,
+    Redlock,
+    Supervisor,
+    WouldDeadlock,
+)
 from redlock_cluster.handles.decorator import NO_DEFAULT, synchronized, synchronized_async
 
 OPTIONS = {"servers": [{"host": "127.0.0.1", "port": 1}]}
@@ -143,6 +151,12 @@ class TestName:
         assert handles.used == []
 
 
+def test_decorator_without_parentheses_is_an_error_at_once() -> None:
+    for face in (Redlock, AsyncRedlock):
+        with pytest.raises(TypeError, match=r"takes a template, not a function: @redlock.synchronized\('name:"):
+            face.synchronized(lambda: None)  # type: ignore[arg-type]
+
+
 class TestTemplate:
     """Wrong ones are found when the function is decorated."""
 
@@ -171,8 +185,8 @@ class TestTemplate:
             ("{user.__class__}", ValueError, "internals"),
             ("{user.name.__init__.__globals__[x]}", ValueError, "internals"),
             ("{user[0].__dict__}", ValueError, "internals"),
-            (b"user", TypeError, "a template is a str, not bytes"),
-            (pay, TypeError, "a template is a str, not"),
+            (b"user", TypeError, "takes a template, not a bytes"),
+            (pay, TypeError, "takes a template, not a"),
         ],
     )
     def test_wrong_one_is_an_error_that_names_the_signature(
