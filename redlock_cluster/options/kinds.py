@@ -10,6 +10,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final, get_args
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
@@ -158,25 +159,27 @@ class Share(Kind):
 
 @dataclass(frozen=True)
 class Duration(Kind):
-    """A time above zero: seconds in Python; in a file milliseconds, or text with ms, s or m.
+    """A time above zero: seconds in Python; in a file milliseconds, or text with ms, s, m or h; or a timedelta.
 
     least: seconds
     """
 
     least: float = 0.0
 
-    unit = " Unit: milliseconds for a bare number, or text with ms, s or m (300ms, 2s, 1.5m)."
-    pattern = r"\s*([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*(ms|s|m)?\s*"
+    unit = " Unit: milliseconds for a bare number, or text with ms, s, m or h (300ms, 2s, 1.5m)."
+    pattern = r"\s*([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*(ms|s|m|h)?\s*"
 
     def read(self, value: object, from_file: bool) -> float:
         """Return seconds."""
         unit = "ms" if from_file else "s"
         if isinstance(value, str) and (match := re.fullmatch(self.pattern, value)):
             value, unit = float(match[1]), match[2] or unit
+        if isinstance(value, timedelta):
+            value, unit = value.total_seconds(), "s"
         number = number_of(value)
         if number is None or not 0 < number < 1e12:
             raise wrong("write a duration above zero: milliseconds as a number, or text such as 300ms, 2s or 1.5m")
-        read = {"ms": number / 1000, "s": number, "m": number * 60}[unit]
+        read = {"ms": number / 1000, "s": number, "m": number * 60, "h": number * 3600}[unit]
         if read < self.least:
             raise wrong(f"write at least {self.written(self.least)}")
         return read

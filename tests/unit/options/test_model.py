@@ -6,6 +6,7 @@ import copy
 import pickle
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import jsonschema
@@ -214,7 +215,7 @@ BAD: list[object] = [
     {"servers": SERVERS, "drift_factor": "1.0"},
     {"servers": SERVERS, "server_timeout": 0},
     {"servers": SERVERS, "server_timeout": "0 ms"},
-    {"servers": SERVERS, "server_timeout": "1h"},
+    {"servers": SERVERS, "server_timeout": "1d"},
     {"servers": SERVERS, "server_timeout": "-1s"},
     {"servers": SERVERS, "fair": 1},
     {"servers": SERVERS, "max_waiting": 0},
@@ -285,7 +286,9 @@ def test_waiting_is_fair_and_bounded_if_nothing_is_said() -> None:
 def test_leases_without_a_ttl_have_half_a_minute_and_no_end_if_nothing_is_said() -> None:
     (deployment,) = load_options({"servers": SERVERS}).deployments.values()
     assert (deployment.ttl, deployment.max_hold) == (30.0, None)
-    (deployment,) = load_options({"servers": SERVERS, "ttl": "10s", "max_hold": "2m"}).deployments.values()
+    written = {"servers": SERVERS, "ttl": timedelta(seconds=10), "max_hold": "2m", "max_ttl": "1.5h"}
+    (deployment,) = load_options(written).deployments.values()
+    assert deployment.max_ttl == 5400
     assert (deployment.ttl, deployment.max_hold) == (10.0, 120.0)
 
 
