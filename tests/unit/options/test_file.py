@@ -24,7 +24,7 @@ CONFIG = Path(__file__).parents[3] / "config"
 SERVERS = ["redis://a", "redis://b", "redis://c"]
 BAD_URL = "not a valid redis://, rediss:// or unix:// URL (percent-encode special characters of a password)"
 BAD_DURATIONS = [
-    *(0, -1, 0.0, "0ms", "-5s", "5 h", "", "s", True, [], float("nan"), float("inf"), 10**400),
+    *(0, -1, 0.0, "0ms", "-5s", "5 d", "", "s", True, [], float("nan"), float("inf"), 10**400),
     *(numpy.bool_(True), Decimal("sNaN"), Fraction(-1, 2)),
 ]
 SECRET = "Hunter2Swordfish"
