@@ -403,7 +403,7 @@ class TestOperators:
             listed = [lock async for lock in operator.supervisor.locks(resource)]  # type: ignore[union-attr]
         assert [(lock.resource, lock.servers) for lock in listed] == [(resource, servers.size)]
         removed = (await operator.run(operator.supervisor.force_release, resource)).value
-        assert (removed.held, removed.owner) == (True, "")
+        assert (removed.held, removed.owner) == (True, "one, two")
         await eventually(lambda: len(told) == 3, 1.0)
         assert sorted(told) == [(name, LossReason.FORCED) for name in ("also two", "one", "two")]
         assert not any(lease.valid for lease in leases)
