@@ -810,8 +810,8 @@ MIXED = (
         (
             Edit(
                 "engine/acquire_all.py",
-                "for key, record in self._held.items() if record.remaining(now) > 0}",
-                "for key, record in self._held.items() if now}",
+                "            if record.remaining(now) <= 0:\n",
+                "            if not now:\n",
             ),
         ),
         first=5,
@@ -1294,13 +1294,13 @@ FORGETTING: tuple[Mutant, ...] = (
                 "            pass\n",
             ),
         ),
-        first=56,
+        first=8,
     ),
     Mutant(
         "one other",
         "one other server says how long locks last",
         (Edit("engine/quarantine.py", "if len(others) >= group.quorum:", "if others:"),),
-        first=8,
+        first=185,
     ),
     Mutant(
         "horizons lost",
@@ -1336,12 +1336,13 @@ FORGETTING: tuple[Mutant, ...] = (
                 "if False:\n            self._quarantine(",
             ),
         ),
+        first=7,
     ),
     Mutant(
         "lost let go",
         "a lease that is lost is released at once, though its user may not have heard of that",
         (Edit("engine/release.py", "    if not record.lost_early(now):\n", "    if True:\n"),),
-        first=20036,
+        first=0,
     ),
 )
 """Ways to break the rules of servers that forget; `scenario` amnesia shows them."""
