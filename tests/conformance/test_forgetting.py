@@ -920,6 +920,22 @@ class TestDurable:
         await eventually(lambda: counted(api), SOON)
 
     @pytest.mark.parametrize("durability", ["fsync", "memory"])
+    async def test_servers_that_write_to_disk_no_more_are_not_trusted_after_a_restart(
+        self, make: Make, servers: ServerGroup, resource: str, durability: str, warned: Callable[[], list[str]]
+    ) -> None:
+        api = await make(durability=durability)
+        await api.held(resource, 60)
+        some = servers.clients[:2]
+        for client in some:
+            client.config_set("appendfsync", "everysec")
+        await eventually(lambda: [client.hget(PREFIX + META, "durable") for client in some] == [b"0"] * 2, 15)
+        assert len([text for text in warned() if "does not write every lock to disk any more" in text]) == 2
+        await forget(servers, 0, 1)
+        later = await make(durability=durability)
+        await eventually(lambda: doubted(later, 0, 1), SOON)
+        assert await later.refused(resource, 1, wait=0) == Err("unavailable")
+
+    @pytest.mark.parametrize("durability", ["fsync", "memory"])
     async def test_locks_that_were_returned_survive_kills(
         self, make: Make, servers: ServerGroup, resource: str, durability: str
     ) -> None:
