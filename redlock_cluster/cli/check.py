@@ -21,7 +21,7 @@ from redlock_cluster.results import Ok
 if TYPE_CHECKING:
     from redlock_cluster import ClusterStatus, GroupStatus, ServerStatus, ServerVote, Status
 
-__all__ = ["check_servers", "not_granting", "wait_until_attempted"]
+__all__ = ["check_servers", "chosen_clusters", "not_granting", "wait_until_attempted"]
 
 _STYLES: Final = {"up": "green", "down": "red", "refusing": "red", "for": "green", "absent": "red"}
 
@@ -66,13 +66,13 @@ def check_servers(
         in_vain = wait and not _wait_for_all(everything, deployment, timeout)
         trials = {
             (cluster.name, group.name): trial
-            for cluster in _clusters(everything.status(), deployment)
+            for cluster in chosen_clusters(everything.status(), deployment)
             for group, trial in _trials(everything.deployment(cluster.name), cluster)
         }
         time.sleep(_POLL)  # a refusal by the last server may come after the quorum
         status = everything.status()
     out = console()
-    out.print(_table(_clusters(status, deployment), trials))
+    out.print(_table(chosen_clusters(status, deployment), trials))
     problems = {_name(status, key): trial.problem for key, trial in trials.items() if trial.problem}
     for name, problem in problems.items():
         out.print(Text(f"{name}: {problem}", style="red"), soft_wrap=True)
@@ -97,14 +97,14 @@ def _wait_for_all(supervisor: Supervisor, deployment: str | None, timeout: float
     return True
 
 
-def _clusters(status: Status, deployment: str | None) -> list[ClusterStatus]:
+def chosen_clusters(status: Status, deployment: str | None) -> list[ClusterStatus]:
     """One of them, or all."""
     return [cluster for cluster in status.clusters if deployment in (None, cluster.name)]
 
 
 def not_granting(status: Status, deployment: str | None = None) -> list[str]:
     """The servers that grant no lock, and why; of one deployment, or of all."""
-    clusters = _clusters(status, deployment)
+    clusters = chosen_clusters(status, deployment)
     servers = [server for cluster in clusters for group in cluster.groups for server in group.servers]
     return [f"{s.name} ({s.state.value}: {s.last_error})" for s in servers if s.state.value not in ("up", "partial")]
 

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from redlock_cluster import Supervisor
-from redlock_cluster.cli.check import not_granting, wait_until_attempted
+from redlock_cluster.cli.check import chosen_clusters, not_granting, wait_until_attempted
 from redlock_cluster.cli.output import console
 
 if TYPE_CHECKING:
@@ -53,7 +53,6 @@ def init_meta(config: Path, deployment: str | None, sure: bool) -> bool:
     """
     with Supervisor(config) as everything:
         status = _seen(everything, deployment)
-        names = [deployment] if deployment is not None else [cluster.name for cluster in status.clusters]
         if not _problems(status, deployment):
             typer.echo("every server grants locks already")
             return True
@@ -61,8 +60,8 @@ def init_meta(config: Path, deployment: str | None, sure: bool) -> bool:
             console(stderr=True).print(_table(status, deployment))
             if not typer.confirm("is every lock free, and has nobody a lease?", err=True):
                 return False
-        for name in names:
-            for server in everything.deployment(name).end_quarantine():
+        for cluster in chosen_clusters(status, deployment):
+            for server in everything.deployment(cluster.name).end_quarantine():
                 typer.echo(f"{server} grants locks from now on")
         left = _problems(everything.status(), deployment)
     for line in left:
@@ -89,7 +88,7 @@ def _seen(everything: Supervisor, deployment: str | None) -> Status:
 
 
 def _servers(status: Status, deployment: str | None) -> list[tuple[str, ServerStatus]]:
-    clusters = [cluster for cluster in status.clusters if deployment in (None, cluster.name)]
+    clusters = chosen_clusters(status, deployment)
     several = len(clusters) > 1
     return [
         (f"{cluster.name}/{group.name}" if several else group.name, server)

@@ -55,13 +55,18 @@ async def force_release(engine: Engine, resource: Resource, permit: int | None) 
         text = f"too few servers have released {quoted(name)}: it may still be held"
         return QuorumUnavailable(text, name, group.name, votes, engine.clock() - started)
     holding, token = conclusion(heard)
-    readers = sorted({reader.owner for each in heard for reader in each.shown.readers})
-    owner = ", ".join(readers) if readers else "" if token is None else label_of(token) or ""
+    owner = _owner(heard, token)
     held = any(not isinstance(each, str) and forced(each[0]) for each in replies)
     if held:
         by = _by_whom(owner, holding)
         _log.warning("%s was released by force (group %s): %s", quoted(name), cut(group.name), by)
     return ForcedRelease(name, group.name, held, owner, votes)
+
+
+def _owner(heard: list[Said], token: bytes | None) -> str:
+    """Who held the lock: the label in a token, or those of all readers."""
+    readers = sorted({reader.owner for each in heard for reader in each.shown.readers})
+    return ", ".join(readers) or label_of(token or b"") or ""
 
 
 def _by_whom(owner: str, holding: Holding) -> str:

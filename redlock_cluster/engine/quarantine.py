@@ -104,9 +104,14 @@ class _Member:
         """Whether it remembers this run."""
         return self.meta is not None and self.meta.run_id == self.run_id
 
+    @property
+    def keeps(self) -> bool:
+        """Whether it remembers that this run writes every lock to disk."""
+        return self.meta is not None and self.meta.run_id == self.run_id and self.meta.durable
+
     def kept_until(self) -> float:
-        """Engine time when it is asked again whether it writes every lock to disk; never, if it has not said so."""
-        return self.kept_at + _KEPT_FOR if self.remembers and self.meta and self.meta.durable else math.inf
+        """Engine time when it is asked again whether it does; never, if it has not said so."""
+        return self.kept_at + _KEPT_FOR if self.keeps else math.inf
 
     @property
     def doubtful(self) -> bool:
@@ -406,7 +411,7 @@ class Quarantine:
         if member.unguarded:
             return
         gone = member.meta is not None and meta is None
-        if member.remembers and member.meta and member.meta.durable and meta and not meta.durable:
+        if member.keeps and meta and not meta.durable:
             self._keeps_no_more(member)
         member.meta = meta
         member.other = self._belongs_elsewhere(meta)

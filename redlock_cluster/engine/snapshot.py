@@ -30,7 +30,7 @@ async def snapshot(engine: Engine, resource: Resource, permit: int | None) -> Lo
     doubts = [keeper.doubt for keeper in pipeline_of(group, key).keepers]
     heard = [doubted(each, doubt) for each, doubt in zip(await all_said(group, key), doubts, strict=True)]
     holding, token = conclusion(heard)
-    owner = "" if token is None else label_of(token) or ""
+    owner = label_of(token or b"") or ""
     return LockSnapshot(resource_text(resource), group.name, holding, owner, tuple(each.shown for each in heard))
 
 

@@ -107,10 +107,10 @@ class LockHandle(Unique, ABC, Generic[Held]):
     def _begin(self) -> None:
         if self._acquiring or self.locked():
             raise RuntimeError("this handle holds or is acquiring already: one handle for each use")
-        self._acquiring = True
         lease = self.lease
         if lease is not None and lease.state is LeaseState.LOST and self._own():
             self._let_go(lease)  # else it would wait for what servers have of that still
+        self._acquiring = True
 
     @abstractmethod
     def _let_go(self, lease: Held) -> None:

@@ -14,6 +14,7 @@ from redlock_cluster.core.kinds import Mode
 from redlock_cluster.testing.simulation import SimulatedClient, SimulatedServer, stream
 
 from .invariants import MANY, Claim, Section
+from .outsiders import limit_memory
 from .plan import MAX_TTL
 
 if TYPE_CHECKING:
@@ -146,27 +147,20 @@ class Lapses:
 
     async def _inside_on_a_bare_quorum(self) -> Section:
         """The holder has got the lock while the other servers were full."""
-        self._fill(self._spare, b"1")
+        limit_memory(self._spare, b"1")
         section = await self._inside(LONG)
-        self._fill(self._spare, b"0")
+        limit_memory(self._spare, b"0")
         return section
 
     def _lost(self, lease: AsyncLease, reason: LossReason) -> None:
         """The client hears of it, and nobody who is inside."""
         self._history.count(f"lapses: lost, {reason.value}")
 
-    @staticmethod
-    def _fill(servers: Sequence[SimulatedServer], limit: bytes) -> None:
-        for server in servers:
-            server.model.config[b"maxmemory"] = limit
-
     def _forget(self, servers: Sequence[SimulatedServer]) -> None:
         """They are started without their memory."""
         for server in servers:
             self._history.note("lapses", f"{server.name} is started anew and has forgotten")
-            self._scene.robbed(server)
-            server.crash()
-            server.restart(keep_memory=False)
+            self._scene.forget(server)
 
     async def _outside(self, section: Section) -> None:
         """The other client tries to get the lock until the section must be over."""

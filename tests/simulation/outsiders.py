@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from redlock_cluster.testing.simulation import SimulatedServer, stream
@@ -73,3 +73,9 @@ def delete(server: SimulatedServer, resource: str, token: bytes) -> None:
     """Deletes a lock by hand if it is somebody's."""
     if server.model.keys().get(resource.encode()) == token:
         tell(server, [b"DEL", resource.encode()])
+
+
+def limit_memory(servers: Sequence[SimulatedServer], size: bytes) -> None:
+    """With b"1" they are full, with b"0" they are not."""
+    for server in servers:
+        server.model.config[b"maxmemory"] = size

@@ -152,6 +152,12 @@ class Scene:
             self.robbed(server)
             tell(server, [b"FLUSHALL"])
 
+    def forget(self, server: SimulatedServer) -> None:
+        """A server is started anew, without its memory."""
+        self.robbed(server)
+        server.crash()
+        server.restart(keep_memory=False)
+
     def robbed(self, server: SimulatedServer, resource: str | None = None) -> None:
         """A server is about to lose a lock, or all of them."""
         tokens = tokens_on(server)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from redlock_cluster.core.queue import META
 from redlock_cluster.testing.simulation import Session, SimulatedServer
 
 from .ledger import WRITES
+from .outsiders import limit_memory
 
 if TYPE_CHECKING:
     from .faults import Faults
@@ -119,22 +120,15 @@ class ServerFaults:
         self._random.shuffle(others)
         full, forgets = others[: plan.size - plan.quorum], others[-1]
         self._faults.note(f"{[server.name for server in full]} are full, then {forgets.name} forgets", "bare quorums")
-        self._limit(full, b"1")
+        limit_memory(full, b"1")
 
         def cure() -> None:
-            self._limit(full, b"0")
+            limit_memory(full, b"0")
             if forgets.host.up and self._forgetting(forgets):
                 self._history.note("faults", f"{forgets.name} is started anew and has forgotten")
-                self._scene.robbed(forgets)
-                forgets.crash()
-                forgets.restart(keep_memory=False)
+                self._scene.forget(forgets)
 
         self._faults.until(0.2 + 0.3 * self._random.random(), cure)
-
-    @staticmethod
-    def _limit(servers: Sequence[SimulatedServer], size: bytes) -> None:
-        for server in servers:
-            server.model.config[b"maxmemory"] = size
 
     def _flush_one(self) -> None:
         server = self._faults.server()
@@ -184,8 +178,8 @@ class ServerFaults:
         full = self._random.sample(self._world.servers, self._random.randint(1, self._scene.plan.size))
         self._faults.note(f"{[server.name for server in full]} are full", "servers full")
 
-        self._limit(full, b"1")
-        self._faults.until(self._faults.duration(), lambda: self._limit(full, b"0"))
+        limit_memory(full, b"1")
+        self._faults.until(self._faults.duration(), lambda: limit_memory(full, b"0"))
 
     def _forget_scripts(self) -> None:
         for server in self._world.servers:

@@ -6,6 +6,7 @@ import asyncio
 import re
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -17,6 +18,8 @@ from redlock_cluster import AsyncSupervisor, Supervisor
 from redlock_cluster.testing import EmbeddedCluster
 from redlock_cluster.threads.process import portal
 
+STARTED = 0.2
+"""Seconds after which what follows the start is over: leases are gone through when servers have connected."""
 ROOT = Path(redlock_cluster.__file__).parent
 
 
@@ -59,6 +62,7 @@ async def asynchronous(cluster: EmbeddedCluster) -> list[str]:
     way = Way()
     async with AsyncSupervisor(options(cluster)) as redlock:
         assert await redlock.lock("warm asynchronously", 10)
+        await asyncio.sleep(STARTED)
         sys.setprofile(way.profile)
         try:
             assert await redlock.lock("asynchronous", 10)
@@ -71,6 +75,7 @@ def synchronous(cluster: EmbeddedCluster) -> list[str]:
     way = Way()
     with Supervisor(options(cluster)) as redlock:
         assert redlock.lock("warm synchronously", 10)
+        time.sleep(STARTED)
         in_portal(lambda: sys.setprofile(way.profile))
         sys.setprofile(way.profile)
         try:

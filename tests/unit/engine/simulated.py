@@ -44,6 +44,16 @@ def play_in(scene: Callable[[Simulation], S], play: Callable[[S], Awaitable[None
         world.run(main)
 
 
+async def sibling_of(world: Simulation, client: SimulatedClient, options: dict[str, object]) -> AsyncSupervisor:
+    """Another supervisor of a client's process, with an engine and connections of its own."""
+    ports = client.supervisor._deployments._ports
+    assert ports is not None
+    deployments = Deployments(load_options(options), Ports(ports.clock, world.network.dialer("sibling"), ports.entropy))
+    supervisor = AsyncSupervisor.over(deployments, "default")
+    await client.spawn(supervisor.start())
+    return supervisor
+
+
 class Contention:
     """Clients and five servers. Counts what servers are asked, of their time apart; order: who got the lock."""
 
@@ -140,13 +150,7 @@ class Scene:
 
     async def sibling(self, client: SimulatedClient) -> AsyncSupervisor:
         """Another supervisor of the client's process, with an engine and connections of its own."""
-        ports = client.supervisor._deployments._ports
-        assert ports is not None
-        dial = self._world.network.dialer("sibling")
-        options = load_options({"owner": "sibling", **self._options})
-        supervisor = AsyncSupervisor.over(Deployments(options, Ports(ports.clock, dial, ports.entropy)), "default")
-        await client.spawn(supervisor.start())
-        return supervisor
+        return await sibling_of(self._world, client, {"owner": "sibling", **self._options})
 
     async def kept(
         self, client: SimulatedClient, ttl: float = TTL, max_hold: float | None = None

@@ -8,13 +8,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from redlock_cluster import LeaseLost, LeaseState
-from redlock_cluster.aio import AsyncSupervisor
-from redlock_cluster.engine.deployments import Deployments
-from redlock_cluster.options.file import load_options
 from redlock_cluster.testing.simulation import SimulatedClient
-from redlock_cluster.wire.ports import Ports
 
-from .simulated import engine_of
+from .simulated import engine_of, sibling_of
 from .test_quarantine import OPTIONS, Scene, played
 
 KEY = b"redlock:r"
@@ -202,22 +198,12 @@ def test_what_nobody_wants_any_more_is_given_back_though_it_is_lost() -> None:
     played(play)
 
 
-async def sibling(scene: Scene, client: SimulatedClient) -> AsyncSupervisor:
-    """Another supervisor of the client's process."""
-    ports = client.supervisor._deployments._ports
-    assert ports is not None
-    options = load_options({"servers": [{"host": f"server{i}"} for i in range(3)], "owner": "alice", **OPTIONS})
-    dial = scene.world.network.dialer("sibling")
-    other = AsyncSupervisor.over(Deployments(options, Ports(ports.clock, dial, ports.entropy)), "default")
-    await client.spawn(other.start())
-    return other
-
-
 @pytest.mark.parametrize("stale", ["the one that acquired", "the one that has the token"])
 def test_what_another_engine_extended_is_not_given_away_while_its_validity_runs(stale: str) -> None:
     async def play(scene: Scene) -> None:
         alice, bob = await scene.client("alice"), await scene.client("bob")
-        other = await sibling(scene, alice)
+        servers = [{"host": f"server{i}"} for i in range(3)]
+        other = await sibling_of(scene.world, alice, {"servers": servers, "owner": "alice", **OPTIONS})
         await on_a_bare_quorum(scene)
         if stale == "the one that acquired":
             lease = (await alice.spawn(alice.supervisor.lock("r", 3.0, wait=0))).value
